@@ -1,0 +1,39 @@
+public import ApusNN
+import ApusTensor
+
+// Shape letters: T tokens, D model width, R routed rows.
+
+/// An exchange of rows under way. It must be finished exactly once: forgetting to, or doing it twice, does not compile.
+public struct InFlight: ~Copyable {
+    private let complete: () throws -> RoutedRows
+
+    /// An exchange that `complete` waits for.
+    public init(_ complete: @escaping () throws -> RoutedRows) { self.complete = complete }
+
+    /// Waits for the rows.
+    public consuming func finish() throws -> RoutedRows { try complete() }
+}
+
+/// A combination under way: the way back of an exchange.
+public struct InFlightCombination: ~Copyable {
+    private let complete: () throws -> Variable
+
+    /// A combination that `complete` waits for.
+    public init(_ complete: @escaping () throws -> Variable) { self.complete = complete }
+
+    /// Waits for the combined tokens (T, D).
+    public consuming func finish() throws -> Variable { try complete() }
+}
+
+/// Carries tokens to the experts and results back. What lies between start and finish may compute in the meantime.
+public protocol Dispatcher {
+    /// Starts to bring the tokens of `x` (T, D) to their experts. `decision` covers exactly these tokens: a layer that
+    /// runs in chunks passes ranges of tokens with the decision restricted to them.
+    func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight
+    /// Starts to bring the experts' results (R, D) back, weighted and summed over each token's choices in order.
+    ///
+    /// - Parameter base: (T, D) that the sum is added to, in its storage; nothing else may read it afterwards.
+    func combine(
+        _ results: Variable, weights: Variable, _ decision: RoutingDecision, base: Variable?, on tape: Tape
+    ) throws -> InFlightCombination
+}

@@ -1,0 +1,55 @@
+public import ApusNN
+import ApusKernels
+import ApusTensor
+
+// Shape letters: T tokens, D model width, K choices per token, R routed rows.
+
+/// The dispatcher of one rank: all experts are here, nothing is exchanged.
+public struct LocalDispatcher: Dispatcher {
+    /// A dispatcher.
+    public init() {}
+
+    public func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight {
+        guard decision.isPadded else {
+            return InFlight { RoutedRows(tokens: x, permutation: decision.permutation, choices: decision.choices) }
+        }
+        // Empty places of a padded layout need rows of zeros, which only a copy has.
+        let permutation = decision.permutation
+        let rows = try tape.backend.empty(Shape(decision.rowBound, x.shape[1]), x.dtype)
+        try tape.backend.gatherRows(x.tensor, index: permutation.rowToToken, scale: nil, into: rows)
+        let variable = tape.record("dispatch", inputs: [x], output: rows) { flow in
+            guard let gradient = flow.output() else { return }
+            try flow.accumulate(into: x) { dx, adds in
+                try flow.backend.combineRows(
+                    gradient, slotToRow: permutation.slotToRow, weights: nil, choices: decision.choices, into: dx,
+                    adds: adds)
+            }
+        }
+        return InFlight { RoutedRows(rows: variable, offsets: permutation.offsets) }
+    }
+
+    public func combine(
+        _ results: Variable, weights: Variable, _ decision: RoutingDecision, base: Variable?, on tape: Tape
+    ) throws -> InFlightCombination {
+        let backend = tape.backend
+        let choices = decision.choices
+        let slotToRow = decision.permutation.slotToRow
+        let y = try base?.tensor ?? backend.empty(Shape(decision.tokenCount, results.shape[1]), results.dtype)
+        try backend.combineRows(
+            results.tensor, slotToRow: slotToRow, weights: weights.tensor, choices: choices, into: y, adds: base != nil)
+        let inputs = [results, weights] + (base.map { [$0] } ?? [])
+        let combined = tape.record("combine", inputs: inputs, output: y) { flow in
+            guard let dy = flow.takeOutput() else { return }
+            // Rows that no slot names (padding) must not carry garbage into the weight gradients.
+            let drows = try flow.backend.zeros(results.shape, results.dtype)
+            let dweights = try flow.backend.empty(weights.shape, .f32)
+            try flow.backend.combineRowsBackward(
+                dy, rows: results.tensor, slotToRow: slotToRow, weights: weights.tensor, choices: choices, drows: drows,
+                dweights: dweights)
+            try flow.accumulate(drows, into: results)
+            try flow.accumulate(dweights, into: weights)
+            if let base { try flow.accumulate(dy, into: base) }
+        }
+        return InFlightCombination { combined }
+    }
+}

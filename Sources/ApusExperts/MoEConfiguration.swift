@@ -1,0 +1,138 @@
+public import ApusKernels
+
+/// How scores become a choice of experts and combine weights.
+public struct RouterConfiguration: Sendable, Equatable {
+    /// What turns logits into scores.
+    public enum Scoring: String, Sendable, CaseIterable {
+        /// Softmax over all experts, then the K highest (MegaBlocks, DeepSpeed, Mixtral, OLMoE).
+        case softmaxThenTopK = "softmax-top-k"
+        /// The K highest logits, then softmax over those (Shazeer et al. 2017, ScMoE section 3).
+        case topKThenSoftmax = "top-k-softmax"
+        /// Sigmoid of each logit, K highest after a selection bias (DeepSeek-V3).
+        case sigmoid
+    }
+
+    /// What turns logits into scores.
+    public var scoring: Scoring
+    /// Whether a token's K weights are divided by their sum.
+    public var renormalizes: Bool
+    /// Factor on all weights (DeepSeek's `routed_scaling_factor`).
+    public var weightScale: Float
+    /// The router's input is multiplied by uniform draws from `1 - jitter ..< 1 + jitter` in training; 0 for none.
+    public var jitter: Float
+    /// Whether Gumbel noise joins the logits for the choice alone, in training (DeepSpeed's RSample).
+    public var gumbel: Bool
+    /// How much the selection bias moves each step towards balance (auxiliary-loss-free balancing); sigmoid only.
+    public var biasRate: Float
+
+    /// Softmax over all experts, top K, weights as they are.
+    public init(
+        scoring: Scoring = .softmaxThenTopK, renormalizes: Bool = false, weightScale: Float = 1, jitter: Float = 0,
+        gumbel: Bool = false, biasRate: Float = 0
+    ) {
+        self.scoring = scoring
+        self.renormalizes = renormalizes
+        self.weightScale = weightScale
+        self.jitter = jitter
+        self.gumbel = gumbel
+        self.biasRate = biasRate
+    }
+}
+
+/// Which routed tokens an expert computes.
+public enum TokenPolicy: Sendable, Equatable {
+    /// All of them (MegaBlocks).
+    case dropless
+    /// At most C each: `C = max(ceil(factor * K * T / E), minimum)`, T the tokens of a routing group.
+    case capacity(factor: Float, minimum: Int, order: DropOrder)
+
+    /// Who stays when an expert gets more than its capacity.
+    public enum DropOrder: String, Sendable, CaseIterable {
+        /// The first in the sequence; all first choices before all second choices (GShard, DeepSpeed).
+        case position
+        /// A uniform draw for each choice decides (random token selection, Z-code M3 section 3).
+        case random
+        /// The highest score (DeepSpeed's `drop_policy: probs`).
+        case probability
+    }
+}
+
+/// Which formulation computes the experts.
+public enum ExpertBankKind: String, Sendable, CaseIterable {
+    /// Rows sorted by expert, uneven groups, nothing padded.
+    case grouped
+    /// A (E, C, D) buffer filled through index tables. Needs a capacity.
+    case padded
+}
+
+/// The losses that keep a router in order, each with its coefficient; 0 for none.
+public struct RouterLosses: Sendable, Equatable {
+    /// Over which scores the balance loss is formed.
+    public enum BalanceScope: String, Sendable, CaseIterable {
+        /// Each layer and routing group for itself; sum of f = 1 (Switch Transformers section 2.2).
+        case layer
+        /// Scores of all layers pooled, masked tokens left out; sum of f = K (what Hugging Face models compute).
+        case pooled
+    }
+
+    /// Coefficient of the load-balance loss, `E * sum over experts of f * P`.
+    public var balance: Float
+    /// Its scope.
+    public var scope: BalanceScope
+    /// Coefficient of the z-loss, the mean of `logSumExp(logits)^2` (ST-MoE section 3).
+    public var z: Float
+    /// Coefficient of the importance loss, the squared coefficient of variation of the summed weights (Shazeer et al. 2017).
+    public var importance: Float
+
+    /// Coefficients, all 0 by default.
+    public init(balance: Float = 0, scope: BalanceScope = .layer, z: Float = 0, importance: Float = 0) {
+        self.balance = balance
+        self.scope = scope
+        self.z = z
+        self.importance = importance
+    }
+}
+
+/// One mixture-of-experts layer.
+public struct MoEConfiguration: Sendable, Equatable {
+    /// E, experts.
+    public var experts: Int
+    /// K, experts of each token.
+    public var choices: Int
+    /// F, width of each expert.
+    public var width: Int
+    /// Non-linearity of the experts, the shared and the residual expert.
+    public var activation: Activation
+    /// How experts are chosen.
+    public var router: RouterConfiguration
+    /// Which choices are computed.
+    public var policy: TokenPolicy
+    /// How they are computed.
+    public var bank: ExpertBankKind
+    /// What keeps the router in order.
+    public var losses: RouterLosses
+    /// Width of an expert that every token goes through, its output added; 0 for none.
+    public var sharedWidth: Int
+    /// Whether a dense expert of the same width runs beside, mixed by a learned two-way softmax (PR-MoE, DeepSpeed-MoE
+    /// section 3.1).
+    public var isResidual: Bool
+
+    /// A layer of `experts` experts `width` wide, `choices` of them for each token; everything else optional.
+    public init(
+        experts: Int, choices: Int, width: Int, activation: Activation = .swiglu,
+        router: RouterConfiguration = RouterConfiguration(), policy: TokenPolicy = .dropless,
+        bank: ExpertBankKind = .grouped, losses: RouterLosses = RouterLosses(), sharedWidth: Int = 0,
+        isResidual: Bool = false
+    ) {
+        self.experts = experts
+        self.choices = choices
+        self.width = width
+        self.activation = activation
+        self.router = router
+        self.policy = policy
+        self.bank = bank
+        self.losses = losses
+        self.sharedWidth = sharedWidth
+        self.isResidual = isResidual
+    }
+}

@@ -1,0 +1,65 @@
+public import ApusKernels
+public import ApusNN
+public import ApusTensor
+
+// Shape letters: T tokens, D model width, E experts, K choices per token, G routing groups.
+
+/// What a MoE layer needs besides its input.
+public struct MoEContext {
+    /// Tape, layout, step and seed.
+    public let forward: ForwardContext
+    /// Records or replays decisions; `nil` when neither is wanted.
+    public let trace: RoutingTrace?
+    /// Collects loads and losses; `nil` when nobody reads them.
+    public let report: RoutingReport?
+    /// Tokens of the global batch that count: what losses that are means over tokens are divided by.
+    public let globalTokens: Int
+
+    /// A context; `globalTokens` is this pass's own number of tokens unless the pass is part of a larger batch.
+    public init(
+        forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil
+    ) {
+        self.forward = forward
+        self.trace = trace
+        self.report = report
+        self.globalTokens = globalTokens ?? forward.layout.tokenCount
+    }
+}
+
+/// A decision together with what is differentiable about it.
+public struct Routing {
+    /// Which experts, and in which order the rows.
+    public let decision: RoutingDecision
+    /// (T, K) `f32` combine weights, 0 for dropped choices.
+    public let weights: Variable
+    /// (G, E) `f32`: sums of each expert's probability over the tokens of a group that count; `nil` when the router has
+    /// no probabilities.
+    public let probabilitySums: Variable?
+    /// (G, E) `f32`: choices of each expert before dropping, by tokens that count.
+    public let choiceCounts: Tensor
+
+    /// The result of a router.
+    public init(decision: RoutingDecision, weights: Variable, probabilitySums: Variable?, choiceCounts: Tensor) {
+        self.decision = decision
+        self.weights = weights
+        self.probabilitySums = probabilitySums
+        self.choiceCounts = choiceCounts
+    }
+}
+
+/// Chooses experts for tokens. Conforming to this protocol is how a program brings a router of its own.
+public protocol Router {
+    /// E.
+    var experts: Int { get }
+    /// The parameters of the router, none if it has none.
+    var parameters: [Parameter] { get }
+    /// Routes (T, D). Losses are registered on the tape as roots, already scaled.
+    func route(_ x: Variable, layer: Int, _ context: MoEContext) throws -> Routing
+    /// Adjusts what is not trained by gradients after a step, from the layer's choices (E) of that step.
+    func finishStep(choices: [Int], backend: any Backend) throws
+}
+
+extension Router {
+    /// Nothing to adjust.
+    public func finishStep(choices: [Int], backend: any Backend) throws {}
+}

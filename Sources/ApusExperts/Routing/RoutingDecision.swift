@@ -1,0 +1,64 @@
+public import ApusKernels
+public import ApusTensor
+
+// Shape letters: T tokens, E experts, K choices per token, R routed rows, G routing groups.
+
+/// Which experts each token goes to, and the order of the rows that follow from it.
+///
+/// A decision is a value: it can be copied, kept by the tape, recorded, and replayed in another pass over the same
+/// tokens, where weights and losses are formed anew from the scores of that pass.
+public struct RoutingDecision: Sendable {
+    /// (T, K) `i32`: the router's choice, before any is dropped.
+    public let ids: Tensor
+    /// (T, K) `i32`: the choice after the token policy, -1 where it is dropped.
+    public let kept: Tensor
+    /// E.
+    public let experts: Int
+    /// C of each routing group; empty when nothing is dropped.
+    public let capacities: [Int]
+    /// Whether rows are padded to the capacities.
+    public let isPadded: Bool
+    /// The order of the routed rows.
+    public let permutation: RoutingPermutation
+
+    /// T.
+    public var tokenCount: Int { ids.shape[0] }
+    /// K.
+    public var choices: Int { ids.shape[1] }
+    /// Most routed rows that there can be: what buffers are made for. The host does not know R.
+    public var rowBound: Int { permutation.rowToToken.count }
+}
+
+/// Records each layer's decisions during a pass, or replays them.
+///
+/// Replaying is how a checkpointed block computes the same values twice, how two layouts are compared with routing held
+/// fixed, and how gradients are checked by finite differences.
+public final class RoutingTrace {
+    private var decisions: [Int: RoutingDecision]
+    private let isReplaying: Bool
+
+    /// A trace that records.
+    public init() {
+        decisions = [:]
+        isReplaying = false
+    }
+
+    private init(replaying decisions: [Int: RoutingDecision]) {
+        self.decisions = decisions
+        isReplaying = true
+    }
+
+    /// A trace that replays what this one has recorded.
+    public func replay() -> RoutingTrace { RoutingTrace(replaying: decisions) }
+
+    /// The decision of `layer`: replayed when there is one to replay, else made by `decide` and recorded.
+    func decision(layer: Int, _ decide: () throws -> RoutingDecision) rethrows -> RoutingDecision {
+        if isReplaying, let decision = decisions[layer] { return decision }
+        let decision = try decide()
+        decisions[layer] = decision
+        return decision
+    }
+
+    /// The recorded decision of `layer`.
+    public subscript(layer: Int) -> RoutingDecision? { decisions[layer] }
+}

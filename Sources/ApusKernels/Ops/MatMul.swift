@@ -1,0 +1,167 @@
+public import ApusTensor
+import CApusKernels
+
+// Shape letters: M rows, N columns, K the contracted extent of a product.
+
+/// A matrix as an operand of a product: a tensor, perhaps transposed, perhaps with its stored rows picked by an index.
+public struct Matrix: Sendable {
+    /// The stored matrix, two-dimensional.
+    public let tensor: Tensor
+    /// Whether the operand is the transpose of what is stored.
+    public let isTransposed: Bool
+    /// Optional `i32` index: stored row `i` is `tensor[rows[i]]`.
+    public let rows: Tensor?
+
+    /// A stored matrix as an operand.
+    public init(_ tensor: Tensor, transposed: Bool = false, rows: Tensor? = nil) {
+        precondition(tensor.shape.rank == 2, "a matrix has two dimensions, not \(tensor.shape)")
+        self.tensor = tensor
+        isTransposed = transposed
+        self.rows = rows
+    }
+
+    /// Stored rows after the index.
+    var storedRows: Int { rows?.count ?? tensor.shape[0] }
+    /// Rows of the operand.
+    public var rowCount: Int { isTransposed ? tensor.shape[1] : storedRows }
+    /// Columns of the operand.
+    public var columnCount: Int { isTransposed ? storedRows : tensor.shape[1] }
+}
+
+extension Tensor {
+    /// This tensor as an operand.
+    public var matrix: Matrix { Matrix(self) }
+    /// The transpose of this tensor as an operand; nothing moves.
+    public var transpose: Matrix { Matrix(self, transposed: true) }
+}
+
+/// Dense matrix products.
+public protocol MatMulOp {
+    /// `c = alpha * op(a) op(b) + beta * c`, with `a` (M, K), `b` (K, N), `c` (M, N); sums run in f32.
+    ///
+    /// The three forms of a linear layer with weight `w` (out, in): forward `x * w.transpose`, data gradient `dy * w`,
+    /// weight gradient `dy.transpose * x` with beta 1. With beta 0 the old `c` is not read.
+    func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float, beta: Float) throws
+}
+
+extension MatMulOp {
+    /// `c = op(a) op(b)`.
+    public func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor) throws {
+        try matMul(a, b, into: c, alpha: 1, beta: 0)
+    }
+
+    /// `c += op(a) op(b)` when `adds`, else `c = op(a) op(b)`.
+    public func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, adds: Bool) throws {
+        try matMul(a, b, into: c, alpha: 1, beta: adds ? 1 : 0)
+    }
+}
+
+extension CPUBackend: MatMulOp {
+    public func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float, beta: Float) throws {
+        let m = a.rowCount
+        let n = b.columnCount
+        precondition(
+            a.columnCount == b.rowCount && c.shape == Shape(m, n),
+            "(\(m), \(a.columnCount)) x (\(b.rowCount), \(n)) into \(c.shape)")
+        try a.tensor.waitUntilReady()
+        try b.tensor.waitUntilReady()
+        let product = Product(a, b, into: c, alpha: alpha, beta: beta, isBatchInvariant: isBatchInvariant)
+        let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
+        // The larger extent of C is cut, so that the operand which every thread packs for itself is the smaller one.
+        let cutsRows = m >= n
+        let extent = cutsRows ? m : n
+        let parts = min(pool.threadCount, max(1, extent / 16))
+        pool.run(parts: parts) { part, thread in
+            let begin = Product.boundary(part, of: parts, extent: extent)
+            let end = Product.boundary(part + 1, of: parts, extent: extent)
+            let piece = cutsRows ? product.rows(begin..<end) : product.columns(begin..<end)
+            piece.run(productEngine, scratch.pointer(thread: thread))
+        }
+    }
+}
+
+/// A product as the C kernels take it, and its cuts into blocks of C.
+struct Product {
+    var arguments: apus_gemm_args
+    private let elementSizes: (a: Int, b: Int, c: Int)
+
+    init(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float = 1, beta: Float = 0, isBatchInvariant: Bool) {
+        arguments = apus_gemm_args()
+        arguments.m = a.rowCount
+        arguments.n = b.columnCount
+        arguments.k = a.columnCount
+        arguments.a = UnsafeRawPointer(a.tensor.rawPointer)
+        arguments.lda = a.tensor.rowStride
+        arguments.a_rows = a.rows.map { UnsafePointer($0.pointer(to: Int32.self)) }
+        arguments.a_type = a.tensor.kernelType
+        arguments.a_transposed = a.isTransposed ? 1 : 0
+        arguments.b = UnsafeRawPointer(b.tensor.rawPointer)
+        arguments.ldb = b.tensor.rowStride
+        arguments.b_rows = b.rows.map { UnsafePointer($0.pointer(to: Int32.self)) }
+        arguments.b_type = b.tensor.kernelType
+        arguments.b_transposed = b.isTransposed ? 1 : 0
+        arguments.c = c.rawPointer
+        arguments.ldc = c.rowStride
+        arguments.c_type = c.kernelType
+        arguments.alpha = alpha
+        arguments.beta = beta
+        arguments.batch_invariant = isBatchInvariant ? 1 : 0
+        elementSizes = (a.tensor.dtype.byteCount, b.tensor.dtype.byteCount, c.dtype.byteCount)
+    }
+
+    /// Where piece `part` of `parts` begins, on a multiple of 16 so that full register tiles are not cut.
+    static func boundary(_ part: Int, of parts: Int, extent: Int) -> Int {
+        part >= parts ? extent : extent * part / parts / 16 * 16
+    }
+
+    /// The rows `range` of C and of op(A).
+    func rows(_ range: Range<Int>) -> Product {
+        var piece = self
+        piece.arguments.m = range.count
+        piece.arguments.c += range.lowerBound * arguments.ldc * elementSizes.c
+        if arguments.a_transposed != 0 {
+            piece.arguments.a += range.lowerBound * elementSizes.a
+        } else if let index = arguments.a_rows {
+            piece.arguments.a_rows = index + range.lowerBound
+        } else {
+            piece.arguments.a += range.lowerBound * arguments.lda * elementSizes.a
+        }
+        return piece
+    }
+
+    /// The columns `range` of C and of op(B).
+    func columns(_ range: Range<Int>) -> Product {
+        var piece = self
+        piece.arguments.n = range.count
+        piece.arguments.c += range.lowerBound * elementSizes.c
+        if arguments.b_transposed == 0 {
+            piece.arguments.b += range.lowerBound * elementSizes.b
+        } else if let index = arguments.b_rows {
+            piece.arguments.b_rows = index + range.lowerBound
+        } else {
+            piece.arguments.b += range.lowerBound * arguments.ldb * elementSizes.b
+        }
+        return piece
+    }
+
+    /// Computes this product on the calling thread.
+    func run(_ engine: CPUBackend.ProductEngine, _ scratch: UnsafeMutableRawPointer) {
+        var arguments = arguments
+        let status = apus_gemm(&arguments, engine.kernelEngine(for: arguments), scratch)
+        precondition(status == APUS_GEMM_OK, "the product kernel refused \(arguments): status \(status)")
+    }
+}
+
+extension CPUBackend.ProductEngine {
+    /// The engine asked for where it can compute the product, else our own, which can compute all.
+    func kernelEngine(for arguments: apus_gemm_args) -> apus_gemm_engine {
+        switch self {
+        case .automatic: return APUS_GEMM_AUTO
+        case .own: return APUS_GEMM_OWN
+        case .oneDNN:
+            var arguments = arguments
+            return apus_onednn_supports(&arguments) != 0 && arguments.batch_invariant == 0
+                ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN
+        }
+    }
+}

@@ -1,0 +1,78 @@
+public import ApusTensor
+import CApusKernels
+
+// Shape letters: T tokens, K choices per token, R routed rows, D model width. A row of -1 means none.
+
+/// Moving rows between token order and expert order; no one-hot products, no atomics.
+public protocol RoutedRowsOp {
+    /// `y[r] = scale[r] * x[index[r]]`; -1 gives a zero row, `scale` (R) `f32` may be left out.
+    func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws
+    /// `y[t] (+)= sum over k of weights[t, k] * rows[slotToRow[t * K + k]]`, in the order of k. Without weights this is the
+    /// adjoint of a gather.
+    func combineRows(_ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool) throws
+    /// `drows[row] = weights[t, k] * dy[t]` and `dweights[t, k] = dot(rows[row], dy[t])`, 0 for a slot without a row.
+    func combineRowsBackward(
+        _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?)
+        throws
+}
+
+extension CPUBackend: RoutedRowsOp {
+    public func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws {
+        precondition(index.count >= y.shape[0] && x.rowCount == y.rowCount && x.dtype == y.dtype)
+        try x.waitUntilReady()
+        overRows(y.shape[0], width: y.rowCount) { range in
+            let to = y[range]
+            let rows = index.pointer(to: Int32.self) + range.lowerBound
+            let factors = scale.map { $0.pointer(to: Float.self) + range.lowerBound }
+            if x.dtype == .f32 {
+                apus_gather_rows_f32(
+                    to.pointer(), to.rowStride, x.pointer(), x.rowStride, rows, factors, range.count, x.rowCount)
+            } else {
+                apus_gather_rows_bf16(
+                    to.pointer(), to.rowStride, x.pointer(), x.rowStride, rows, factors, range.count, x.rowCount)
+            }
+        }
+    }
+
+    public func combineRows(
+        _ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool
+    ) throws {
+        precondition(rows.rowCount == y.rowCount && rows.dtype == y.dtype && slotToRow.count == y.shape[0] * choices)
+        try rows.waitUntilReady()
+        overRows(y.shape[0], width: choices * y.rowCount) { range in
+            let to = y[range]
+            let slots = slotToRow.pointer(to: Int32.self) + range.lowerBound * choices
+            let factors = weights.map { $0.pointer(to: Float.self) + range.lowerBound * choices }
+            if y.dtype == .f32 {
+                apus_combine_forward_f32(
+                    to.pointer(), to.rowStride, rows.pointer(), rows.rowStride, slots, factors, range.count, choices,
+                    y.rowCount, adds)
+            } else {
+                apus_combine_forward_bf16(
+                    to.pointer(), to.rowStride, rows.pointer(), rows.rowStride, slots, factors, range.count, choices,
+                    y.rowCount, adds)
+            }
+        }
+    }
+
+    public func combineRowsBackward(
+        _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?
+    ) throws {
+        try dy.waitUntilReady()
+        overRows(dy.shape[0], width: choices * dy.rowCount) { range in
+            let from = dy[range]
+            let slots = slotToRow.pointer(to: Int32.self) + range.lowerBound * choices
+            let factors = weights.map { $0.pointer(to: Float.self) + range.lowerBound * choices }
+            let sums = dweights.map { $0.pointer(to: Float.self) + range.lowerBound * choices }
+            if dy.dtype == .f32 {
+                apus_combine_backward_f32(
+                    drows?.pointer(), drows?.rowStride ?? 0, sums, from.pointer(), from.rowStride, rows.pointer(),
+                    rows.rowStride, slots, factors, range.count, choices, dy.rowCount)
+            } else {
+                apus_combine_backward_bf16(
+                    drows?.pointer(), drows?.rowStride ?? 0, sums, from.pointer(), from.rowStride, rows.pointer(),
+                    rows.rowStride, slots, factors, range.count, choices, dy.rowCount)
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+import ApusTensor
+
+extension Tape {
+    /// Runs `body` without keeping what its backward needs, and runs it again when backward arrives.
+    ///
+    /// The second run happens on a tape of its own and must compute the same values: draws are keyed by position, and a
+    /// body that routes replays its routing decision. Roots that the body registers count in the second run only.
+    ///
+    /// - Parameters:
+    ///   - inputs: The variables that `body` reads; it must not capture others.
+    ///   - body: The block to run on the given tape.
+    public func checkpoint(
+        _ name: String, inputs: [Variable], body: @escaping (Tape, [Variable]) throws -> [Variable]
+    ) throws -> [Variable] {
+        guard isRecording else { return try body(self, inputs) }
+        let idle = Tape(backend: backend, isRecording: false)
+        let outputs = try body(idle, inputs.map { .constant($0.tensor) })
+        return record(name, inputs: inputs, outputs: outputs.map(\.tensor)) { flow in
+            let inner = Tape(backend: flow.backend)
+            let leaves = inputs.map { $0.needsGradient ? inner.leaf($0.tensor) : .constant($0.tensor) }
+            let results = try body(inner, leaves)
+            for (index, result) in results.enumerated() {
+                if let gradient = flow.takeOutput(index) { try inner.addRoot(result, seed: gradient) }
+            }
+            try inner.backward()
+            for (input, leaf) in zip(inputs, leaves) {
+                if let gradient = inner.gradient(of: leaf) { try flow.accumulate(gradient, into: input) }
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+public import ApusKernels
+public import ApusTensor
+
+/// How a flat run of tokens is made of sequences. Models never see a rectangle.
+public struct TokenLayout: Sendable {
+    /// (S + 1) `i32`: sequence `s` holds tokens `cumulativeLengths[s] ..< cumulativeLengths[s + 1]`.
+    public let cumulativeLengths: Tensor
+    /// (T) `i32`: each token's place in its sequence.
+    public let positions: Tensor
+    /// (T) `i32`: first visible key of each token, for documents packed into a sequence; `nil` for all.
+    public let firstKey: Tensor?
+    /// Token ranges of the routing groups, in order and without gaps.
+    public let routingGroups: [Range<Int>]
+    /// (T) `u8`, 1 for tokens that count in the pooled balance loss, 0 for padding; `nil` for all.
+    public let tokenMask: Tensor?
+    /// Place of the first token in the global batch: what draws are keyed by.
+    public let firstGlobalToken: Int
+
+    /// A layout made of its parts.
+    public init(
+        cumulativeLengths: Tensor, positions: Tensor, firstKey: Tensor? = nil, routingGroups: [Range<Int>],
+        tokenMask: Tensor? = nil, firstGlobalToken: Int = 0
+    ) {
+        self.cumulativeLengths = cumulativeLengths
+        self.positions = positions
+        self.firstKey = firstKey
+        self.routingGroups = routingGroups
+        self.tokenMask = tokenMask
+        self.firstGlobalToken = firstGlobalToken
+    }
+
+    /// T.
+    public var tokenCount: Int { positions.count }
+
+    /// Sequences of the given lengths, each starting at the given position, `groupSize` of them to a routing group.
+    ///
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    public static func sequences(
+        _ lengths: [Int], startingAt starts: [Int]? = nil, groupSize: Int = 1, firstGlobalToken: Int = 0,
+        tokenMask: Tensor? = nil, allocator: CachingAllocator
+    ) throws -> TokenLayout {
+        precondition(groupSize >= 1)
+        var boundaries: [Int32] = [0]
+        var positions: [Int32] = []
+        positions.reserveCapacity(lengths.reduce(0, +))
+        for (index, length) in lengths.enumerated() {
+            let start = starts?[index] ?? 0
+            positions.append(contentsOf: (start..<start + length).map(Int32.init))
+            boundaries.append(Int32(positions.count))
+        }
+        let groups = stride(from: 0, to: lengths.count, by: groupSize).map { first in
+            Int(boundaries[first])..<Int(boundaries[min(first + groupSize, lengths.count)])
+        }
+        return TokenLayout(
+            cumulativeLengths: try allocator.tensor(boundaries, Shape(boundaries.count)),
+            positions: try allocator.tensor(positions, Shape(positions.count)), routingGroups: groups,
+            tokenMask: tokenMask, firstGlobalToken: firstGlobalToken)
+    }
+}
+
+/// Keeps keys and values of sequences that grow: what generation gives attention instead of contiguous keys.
+public protocol KeyValueStore: AnyObject {
+    /// Appends the layer's new keys and values (T, Hk, H), laid out as the context's tokens, and returns the view over
+    /// everything kept of those sequences.
+    func append(layer: Int, keys: Tensor, values: Tensor) throws -> KVView
+}
+
+/// What a layer needs besides its input: the tape, the tokens' layout, and whether this is training.
+public struct ForwardContext {
+    /// Records the ops.
+    public let tape: Tape
+    /// How the tokens are made of sequences.
+    public let layout: TokenLayout
+    /// The training step, keying the draws of noise; `nil` outside training, where there is none.
+    public let trainingStep: Int?
+    /// The run's seed.
+    public let seed: UInt64
+    /// Where keys and values are kept between calls; `nil` in training.
+    public let keyValues: (any KeyValueStore)?
+
+    /// A context.
+    public init(
+        tape: Tape, layout: TokenLayout, trainingStep: Int? = nil, seed: UInt64 = 0, keyValues: (any KeyValueStore)? = nil
+    ) {
+        self.tape = tape
+        self.layout = layout
+        self.trainingStep = trainingStep
+        self.seed = seed
+        self.keyValues = keyValues
+    }
+
+    /// The same context on another tape, for a checkpointed block.
+    public func on(_ tape: Tape) -> ForwardContext {
+        ForwardContext(tape: tape, layout: layout, trainingStep: trainingStep, seed: seed, keyValues: keyValues)
+    }
+}

@@ -1,0 +1,20 @@
+// Attention kernels for AVX2 and FMA (x86-64-v3).
+#if defined(__x86_64__)
+#include "attention_internal.h"
+
+#include <string.h>
+
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v3"))), apply_to = function)
+
+#define APUS_LANES 8
+#define APUS_FUSED 1
+#define APUS_NAME(name) name##_avx2
+
+#include "attention_vector.h"
+#include "attention_product.h"
+#include "attention_pack.h"
+#include "attention_forward.h"
+#include "attention_backward.h"
+
+#pragma clang attribute pop
+#endif

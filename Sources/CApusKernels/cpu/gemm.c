@@ -1,0 +1,343 @@
+#include "apus_cpu.h"
+#include "apus_onednn.h"
+#include "gemm_internal.h"
+
+// Blocking: for each block of rows of A (packed whole, it stays in the L2 cache), for each block of k, B is packed one
+// panel of `nr` columns at a time just before the row tiles that use it, so that a packed panel never leaves the core.
+// The cut of k depends on k alone. A row's sum therefore has one order, whatever rows are computed beside it.
+
+enum {
+    /// Steps of a k block. C is read and written once for each; a panel of B is this times nr floats.
+    K_STEPS = 512,
+    /// Floats of a packed block of A: 640 KiB, of the 1 MiB of L2 that a core has on the CPUs aimed at.
+    A_FLOATS = 160 * 1024,
+    /// Columns of a block whose sums wait in f32 while k blocks go by (bf16 results only).
+    PARTIAL_COLUMNS = 256,
+    /// Row tiles up to which an f32 B stored k x n is read in place.
+    IN_PLACE_TILES = 3,
+    /// Floats of the largest tile, 14 x 32.
+    LARGEST_TILE = 14 * 32,
+    /// Packing may write this many floats past the end.
+    SPILL = 16,
+};
+
+typedef struct blocking {
+    ptrdiff_t k_steps, k_blocks;
+    ptrdiff_t rows, columns;
+    /// Offsets into the workspace, in floats.
+    ptrdiff_t b_at, partial_at, end;
+} blocking;
+
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static ptrdiff_t round_up(ptrdiff_t a, ptrdiff_t unit)
+{
+    return divide_up(a, unit) * unit;
+}
+
+static const gemm_kernel *choose_kernel(apus_dtype a_type, apus_dtype b_type)
+{
+#if defined(__x86_64__)
+    uint32_t features = apus_cpu_features();
+    if ((features & APUS_CPU_AVX512_BF16) && a_type == APUS_BF16 && b_type == APUS_BF16)
+        return &apus_gemm_avx512_bf16;
+    if (features & APUS_CPU_AVX512)
+        return &apus_gemm_avx512;
+    if (features & APUS_CPU_AVX2)
+        return &apus_gemm_avx2;
+#endif
+    (void)a_type, (void)b_type;
+    return &apus_gemm_portable;
+}
+
+static blocking choose_blocking(const apus_gemm_args *g, const gemm_kernel *kernel)
+{
+    blocking x;
+    ptrdiff_t steps = divide_up(g->k, kernel->k_unit);
+    x.k_blocks = divide_up(steps, K_STEPS);
+    x.k_steps = x.k_blocks ? round_up(divide_up(steps, x.k_blocks), 16) : 0;
+    x.rows = smaller(g->m, x.k_steps ? A_FLOATS / x.k_steps / kernel->mr * kernel->mr : g->m);
+    x.columns = g->n;
+    ptrdiff_t partial = 0;
+    if (g->c_type == APUS_BF16 && x.k_blocks > 1) {
+        x.columns = smaller(g->n, PARTIAL_COLUMNS);
+        partial = x.rows * round_up(x.columns, kernel->nr);
+    }
+    x.b_at = round_up(x.rows * x.k_steps + SPILL, 16);
+    x.partial_at = x.b_at + round_up(kernel->nr * x.k_steps + SPILL, 16);
+    x.end = x.partial_at + partial;
+    return x;
+}
+
+/// Rows of tile `tile` of `tiles` that share `rows`: even shares keep every tile near full speed.
+static ptrdiff_t tile_start(ptrdiff_t rows, ptrdiff_t tiles, ptrdiff_t tile)
+{
+    ptrdiff_t share = rows / tiles, longer = rows % tiles;
+    return tile * share + smaller(tile, longer);
+}
+
+/// The columns of B that a block of rows is multiplied by.
+typedef struct panel {
+    const float *b;
+    ptrdiff_t b_step, column, columns;
+} panel;
+
+/// All row tiles of a block against one panel of B. `partial` points at the block's first row and the panel's column.
+static void multiply_panel(const apus_gemm_args *g, const gemm_kernel *kernel, const blocking *x, ptrdiff_t steps,
+                           ptrdiff_t k_block, ptrdiff_t row0, ptrdiff_t rows, const float *a, panel p, float *partial)
+{
+    const ptrdiff_t tiles = divide_up(rows, kernel->mr), nr = kernel->nr, stride = round_up(x->columns, nr);
+    const int last = k_block == x->k_blocks - 1;
+    const float beta = k_block == 0 || partial ? g->beta : 1;
+    const int direct = g->c_type == APUS_F32 && p.columns == nr;
+    for (ptrdiff_t t = 0; t < tiles; t++) {
+        const ptrdiff_t start = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - start;
+        gemm_tile *tile = kernel->tile[count - 1];
+        const float *at = a + start * steps;
+        float *part = partial ? partial + start * stride : NULL;
+        if (part && !last) {
+            tile(steps, at, p.b, p.b_step, part, stride, 1, k_block == 0 ? 0 : 1);
+        } else if (direct) {
+            float *c = (float *)g->c + (row0 + start) * g->ldc + p.column;
+            tile(steps, at, p.b, p.b_step, c, g->ldc, g->alpha, beta);
+        } else {
+            _Alignas(64) float sums[LARGEST_TILE];
+            tile(steps, at, p.b, p.b_step, sums, nr, 1, 0);
+            kernel->finish(g, sums, part, stride, row0 + start, count, p.column, p.columns, beta);
+        }
+    }
+}
+
+/// Packs a block of rows of A tile by tile. Where a stored row is one k, few k at a time go to all tiles, so that a
+/// cache line serves every tile that it reaches into.
+static void pack_a(const gemm_operand *a, const gemm_kernel *kernel, ptrdiff_t row0, ptrdiff_t rows, ptrdiff_t k0,
+                   ptrdiff_t k, ptrdiff_t steps, float *packed)
+{
+    const ptrdiff_t tiles = divide_up(rows, kernel->mr), chunk = a->lane_is_row ? k : 8;
+    for (ptrdiff_t p = 0; p < k; p += chunk) {
+        for (ptrdiff_t t = 0; t < tiles; t++) {
+            ptrdiff_t start = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - start;
+            kernel->pack(a, row0 + start, count, count, k0 + p, smaller(chunk, k - p),
+                         packed + start * steps + p / kernel->k_unit * count);
+        }
+    }
+}
+
+static gemm_operand operand_a(const apus_gemm_args *g)
+{
+    return (gemm_operand){g->a, g->lda, g->a_rows, g->a_type, !g->a_transposed};
+}
+
+static gemm_operand operand_b(const apus_gemm_args *g)
+{
+    return (gemm_operand){g->b, g->ldb, g->b_rows, g->b_type, g->b_transposed};
+}
+
+/// Where the panel of `column` and `k_block` starts in a packed B: k blocks follow one another, panels within them.
+static ptrdiff_t packed_panel(const blocking *x, const gemm_kernel *kernel, ptrdiff_t n, ptrdiff_t total_steps,
+                              ptrdiff_t k_block, ptrdiff_t column)
+{
+    ptrdiff_t before = k_block * x->k_steps;
+    return before * round_up(n, kernel->nr) + smaller(x->k_steps, total_steps - before) * column;
+}
+
+/// Whether tiles read B where it is: a packed copy pays only if enough tiles use it.
+static int reads_b_in_place(const apus_gemm_args *g, const gemm_kernel *kernel)
+{
+    return !g->b_transposed && !g->b_rows && g->b_type == APUS_F32 && g->m <= IN_PLACE_TILES * kernel->mr;
+}
+
+static void multiply(const apus_gemm_args *g, const float *packed_b, float *workspace)
+{
+    const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
+    const blocking x = choose_blocking(g, kernel);
+    const gemm_operand a = operand_a(g), b = operand_b(g);
+    const ptrdiff_t nr = kernel->nr, total_steps = divide_up(g->k, kernel->k_unit);
+    float *a_packed = workspace, *b_panel = workspace + x.b_at;
+    float *partial = x.end > x.partial_at ? workspace + x.partial_at : NULL;
+    const int in_place = !packed_b && reads_b_in_place(g, kernel);
+    const ptrdiff_t row_blocks = divide_up(g->m, x.rows);
+    for (ptrdiff_t r = 0; r < row_blocks; r++) {
+        const ptrdiff_t row0 = tile_start(g->m, row_blocks, r), rows = tile_start(g->m, row_blocks, r + 1) - row0;
+        for (ptrdiff_t column0 = 0; column0 < g->n; column0 += x.columns) {
+            const ptrdiff_t column_end = smaller(column0 + x.columns, g->n);
+            for (ptrdiff_t kb = 0; kb < x.k_blocks; kb++) {
+                const ptrdiff_t steps = smaller(x.k_steps, total_steps - kb * x.k_steps);
+                const ptrdiff_t k0 = kb * x.k_steps * kernel->k_unit, k = smaller(steps * kernel->k_unit, g->k - k0);
+                pack_a(&a, kernel, row0, rows, k0, k, steps, a_packed);
+                for (ptrdiff_t column = column0; column < column_end; column += nr) {
+                    panel p = {b_panel, nr, column, smaller(nr, column_end - column)};
+                    if (packed_b)
+                        p.b = packed_b + packed_panel(&x, kernel, g->n, total_steps, kb, column);
+                    else if (in_place && p.columns == nr)
+                        p.b = (const float *)g->b + k0 * g->ldb + column, p.b_step = g->ldb;
+                    else
+                        kernel->pack(&b, column, p.columns, nr, k0, k, b_panel);
+                    multiply_panel(g, kernel, &x, steps, kb, row0, rows, a_packed, p,
+                                   partial ? partial + (column - column0) : NULL);
+                }
+            }
+        }
+    }
+}
+
+static void scale(const apus_gemm_args *g)
+{
+    for (ptrdiff_t i = 0; i < g->m; i++)
+        for (ptrdiff_t j = 0; j < g->n; j++)
+            gemm_store(g->c, i * g->ldc + j, g->c_type, 0, 1, g->beta);
+}
+
+static int valid(const apus_gemm_args *g, int needs_b)
+{
+    if (g->m < 0 || g->n < 0 || g->k < 0)
+        return 0;
+    if (g->m == 0 || g->n == 0)
+        return 1;
+    if (!g->c || g->ldc < g->n)
+        return 0;
+    if (g->k == 0)
+        return 1;
+    if (!g->a || g->lda < (g->a_transposed ? g->m : g->k))
+        return 0;
+    return !needs_b || (g->b && g->ldb >= (g->b_transposed ? g->k : g->n));
+}
+
+static float *align(void *workspace)
+{
+    return (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+}
+
+size_t apus_gemm_workspace(const apus_gemm_args *g)
+{
+    if (g->m <= 0 || g->n <= 0 || g->k <= 0)
+        return 0;
+    blocking x = choose_blocking(g, choose_kernel(g->a_type, g->b_type));
+    return (size_t)x.end * sizeof(float) + 64;
+}
+
+size_t apus_gemm_workspace_max(void)
+{
+    // Rows times k_steps never exceeds A_FLOATS. Partial sums are largest where k blocks are shortest: half of K_STEPS.
+    size_t floats = A_FLOATS + 2 * (SPILL + 16) + 32 * (K_STEPS + 16);
+    floats += (size_t)A_FLOATS / (K_STEPS / 2) * PARTIAL_COLUMNS;
+    return floats * sizeof(float) + 64;
+}
+
+/// The kernel that computes few rows in place, whatever the types, or NULL.
+static gemm_dot *choose_dot(const apus_gemm_args *g)
+{
+    const gemm_kernel *kernel = choose_kernel(APUS_F32, APUS_F32);
+    int fits = !g->batch_invariant && !g->a_transposed && g->b_transposed && g->m <= kernel->dot_rows;
+    return fits ? kernel->dot : NULL;
+}
+
+// GF/s of one thread, own kernel / oneDNN 2.6.3, alternating, Cascade Lake with its other core busy, peak 150.
+// Shape is tokens x in x out; NT forward, NN input gradient, TN weight gradient.
+//   f32               NT         NN         TN
+//   512x512x2048   110 / 117   97 / 102  101 / 98
+//   2048x256x1024  104 / 108  105 / 120   94 / 96
+//   1024x256x256   116 / 128  112 / 131  105 / 109
+//   2048x256x4096  105 / 104  100 / 118   94 / 97
+//   300x1024x2048  112 / 93   101 / 108   99 / 70
+//   100x512x1024   115 / 88   106 / 111  108 / 90
+//   64x512x2048     89 / 89    83 / 113   80 / 72
+//   16x256x512      72 / 81   129 / 121   84 / 103
+// bf16 without avx512_bf16: own 80 to 120, oneDNN 17 to 27. With avx512_bf16 the rule follows a Zen 4 trial of oneDNN
+// (180 to 215 of a peak of 231; f32 with open m only from 512 tokens on at full speed). Other CPUs differ.
+apus_gemm_engine apus_gemm_choose(const apus_gemm_args *g)
+{
+    const uint32_t features = apus_cpu_features();
+    const int native = (features & APUS_CPU_AVX512_BF16) != 0, bf16 = g->a_type == APUS_BF16;
+    if (!(features & APUS_CPU_AVX512) || (bf16 && !native) || choose_dot(g) || !apus_onednn_supports(g))
+        return APUS_GEMM_OWN;
+    // An exact number of tokens is cut into powers of two: whole multiples of a large one only.
+    const ptrdiff_t unit = bf16 ? 64 : 256;
+    int faster;
+    if (g->a_transposed)
+        faster = bf16 && g->k % unit == 0 && g->c_type == APUS_F32;
+    else if (g->b_transposed)
+        faster = g->m % unit == 0;
+    else
+        faster = g->m > (bf16 ? 16 : native ? 512 : IN_PLACE_TILES * choose_kernel(g->a_type, g->b_type)->mr);
+    return faster && g->m * g->n >= (1 << 14) ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN;
+}
+
+int apus_gemm(const apus_gemm_args *g, apus_gemm_engine engine, void *workspace)
+{
+    if (!valid(g, 1))
+        return APUS_GEMM_INVALID;
+    if (engine == APUS_GEMM_ONEDNN && !apus_onednn_supports(g))
+        return APUS_GEMM_UNSUPPORTED;
+    if (g->m == 0 || g->n == 0)
+        return APUS_GEMM_OK;
+    if (g->k == 0) {
+        scale(g);
+        return APUS_GEMM_OK;
+    }
+    if (engine == APUS_GEMM_ONEDNN)
+        return apus_onednn_gemm(g);
+    if (engine == APUS_GEMM_AUTO && apus_gemm_choose(g) == APUS_GEMM_ONEDNN &&
+        apus_onednn_gemm(g) == APUS_GEMM_OK)
+        return APUS_GEMM_OK;
+    gemm_dot *dot = choose_dot(g);
+    if (dot) {
+        dot(g);
+        return APUS_GEMM_OK;
+    }
+    if (!workspace)
+        return APUS_GEMM_INVALID;
+    multiply(g, NULL, align(workspace));
+    return APUS_GEMM_OK;
+}
+
+size_t apus_gemm_packed_b_size(const apus_gemm_args *g)
+{
+    if (g->n <= 0 || g->k <= 0)
+        return 0;
+    const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
+    return ((size_t)(round_up(g->n, kernel->nr) * divide_up(g->k, kernel->k_unit)) + SPILL) * sizeof(float);
+}
+
+int apus_gemm_pack_b(const apus_gemm_args *g, void *packed)
+{
+    if (g->n <= 0 || g->k <= 0)
+        return g->n < 0 || g->k < 0 ? APUS_GEMM_INVALID : APUS_GEMM_OK;
+    if (!packed || !g->b || g->ldb < (g->b_transposed ? g->k : g->n))
+        return APUS_GEMM_INVALID;
+    const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
+    const blocking x = choose_blocking(g, kernel);
+    const gemm_operand b = operand_b(g);
+    const ptrdiff_t total_steps = divide_up(g->k, kernel->k_unit);
+    for (ptrdiff_t kb = 0; kb < x.k_blocks; kb++) {
+        ptrdiff_t k0 = kb * x.k_steps * kernel->k_unit, k = smaller(x.k_steps * kernel->k_unit, g->k - k0);
+        for (ptrdiff_t column = 0; column < g->n; column += kernel->nr)
+            kernel->pack(&b, column, smaller(kernel->nr, g->n - column), kernel->nr, k0, k,
+                         (float *)packed + packed_panel(&x, kernel, g->n, total_steps, kb, column));
+    }
+    return APUS_GEMM_OK;
+}
+
+int apus_gemm_with_packed_b(const apus_gemm_args *g, const void *packed, void *workspace)
+{
+    if (!valid(g, 0))
+        return APUS_GEMM_INVALID;
+    if (g->m == 0 || g->n == 0)
+        return APUS_GEMM_OK;
+    if (g->k == 0) {
+        scale(g);
+        return APUS_GEMM_OK;
+    }
+    if (!packed || !workspace)
+        return APUS_GEMM_INVALID;
+    multiply(g, packed, align(workspace));
+    return APUS_GEMM_OK;
+}
