@@ -23,7 +23,9 @@ const char *apus_attention_check(const apus_attention_problem *p, const apus_kv_
     if (p->key_heads < 1 || p->query_heads < p->key_heads || p->query_heads % p->key_heads != 0) {
         return "number of query heads is not a positive multiple of the number of key heads";
     }
-    if (p->mask != APUS_ATTENTION_MASK_NONE && p->mask != APUS_ATTENTION_MASK_CAUSAL) return "mask is neither none nor causal";
+    if (p->mask != APUS_ATTENTION_MASK_NONE && p->mask != APUS_ATTENTION_MASK_CAUSAL) {
+        return "mask is neither none nor causal";
+    }
     if (p->window < 0) return "window is negative; 0 means no window";
     if (!p->cu_q) return "cu_q is NULL; pass sequences + 1 cumulative query lengths";
     if (kv->block_table) {
@@ -63,7 +65,8 @@ size_t apus_attention_forward_workspace(const apus_attention_problem *p) {
 }
 
 void apus_attention_forward(
-    const apus_attention_problem *p, const apus_kv_view *kv, const apus_attention_output *out, float *lse, void *workspace,
+    const apus_attention_problem *p, const apus_kv_view *kv, const apus_attention_output *out, float *lse,
+    void *workspace,
     ptrdiff_t unit_begin, ptrdiff_t unit_end) {
     apus_attention_forward_unit *run = apus_attention_forward_unit_portable;
 #if defined(__x86_64__)
@@ -71,12 +74,14 @@ void apus_attention_forward(
     if (features & APUS_CPU_AVX2) run = apus_attention_forward_unit_avx2;
     if (features & APUS_CPU_AVX512) run = apus_attention_forward_unit_avx512;
 #endif
-    const apus_attention_forward_call call = {.problem = p, .kv = kv, .out = out, .lse = lse, .workspace = align(workspace)};
+    const apus_attention_forward_call call = {
+        .problem = p, .kv = kv, .out = out, .lse = lse, .workspace = align(workspace)};
     const ptrdiff_t tokens = apus_attention_tile_tokens(p);
     ptrdiff_t unit = 0;
     for (ptrdiff_t s = 0; s < p->sequences && unit < unit_end; s++) {
         const ptrdiff_t tiles = sequence_tiles(p, s), units = tiles * p->key_heads;
-        // Last tiles first: under a causal mask they have the most keys, and long units that start early balance the threads.
+        // Last tiles first: under a causal mask they have the most keys, and long units that start early balance the
+        // threads.
         for (ptrdiff_t i = unit_begin > unit ? unit_begin - unit : 0; i < units && unit + i < unit_end; i++) {
             const ptrdiff_t begin = p->cu_q[s] + (tiles - 1 - i / p->key_heads) * tokens, end = begin + tokens;
             run(&call, s, i % p->key_heads, begin, end < p->cu_q[s + 1] ? end : p->cu_q[s + 1]);
@@ -97,7 +102,8 @@ size_t apus_attention_backward_workspace(const apus_attention_problem *p, const 
     }
     const ptrdiff_t width = apus_attention_padded_width(p);
     // Keys both ways, values, dk, dv; queries, dout, dq; p and ds; lse, delta, begin and end of each row.
-    const ptrdiff_t floats = 5 * apus_attention_round_up(keys, APUS_ATTENTION_KEYS) * width + 3 * APUS_ATTENTION_ROWS * width
+    const ptrdiff_t floats = 5 * apus_attention_round_up(keys, APUS_ATTENTION_KEYS) * width
+        + 3 * APUS_ATTENTION_ROWS * width
         + 2 * APUS_ATTENTION_ROWS * APUS_ATTENTION_KEYS + 4 * APUS_ATTENTION_ROWS;
     return (size_t)floats * sizeof(float) + 64;
 }
@@ -113,6 +119,7 @@ void apus_attention_backward(
     if (features & APUS_CPU_AVX512) run = apus_attention_backward_unit_avx512;
 #endif
     const apus_attention_backward_call call = {
-        .problem = p, .kv = kv, .out = out, .dout = dout, .lse = lse, .dq = dq, .dk = dk, .dv = dv, .workspace = align(workspace)};
+        .problem = p, .kv = kv, .out = out, .dout = dout, .lse = lse, .dq = dq, .dk = dk, .dv = dv,
+        .workspace = align(workspace)};
     for (ptrdiff_t unit = unit_begin; unit < unit_end; unit++) run(&call, unit / p->key_heads, unit % p->key_heads);
 }

@@ -1,4 +1,5 @@
-// Backward attention of one unit (sequence, key head), by recomputation of the probabilities from lse (Dao et al. 2022, 3.1).
+// Backward attention of one unit (sequence, key head), by recomputation of the probabilities from lse (Dao et al. 2022,
+// 3.1).
 //
 // 1 Pack all keys, and all values transposed. Then for each query head of the group and each tile of query rows:
 //   2 delta = rowsum(dout * out), and for each key tile it sees:
@@ -20,7 +21,8 @@ typedef struct backward_layout {
 } backward_layout;
 
 APUS_INLINE backward_layout backward_lay_out(const apus_attention_problem *p, ptrdiff_t key_count, float *at) {
-    const ptrdiff_t width = apus_attention_padded_width(p), keys = apus_attention_round_up(key_count, APUS_ATTENTION_KEYS);
+    const ptrdiff_t width = apus_attention_padded_width(p);
+    const ptrdiff_t keys = apus_attention_round_up(key_count, APUS_ATTENTION_KEYS);
     backward_layout l;
     l.keys_transposed = at;
     l.values_transposed = l.keys_transposed + keys * width;
@@ -39,8 +41,10 @@ APUS_INLINE backward_layout backward_lay_out(const apus_attention_problem *p, pt
     return l;
 }
 
-/// p and ds of one row from its scores (in p) and dout v^T (in ds), over vectors [v_begin, v_end); zero elsewhere in the tile.
-APUS_INLINE void probability_row(float *p, float *ds, int v_begin, int v_end, int begin, int end, float lse, float delta) {
+/// p and ds of one row from its scores (in p) and dout v^T (in ds), over vectors [v_begin, v_end); zero elsewhere in
+/// the tile.
+APUS_INLINE void probability_row(
+    float *p, float *ds, int v_begin, int v_end, int begin, int end, float lse, float delta) {
     for (int v = 0; v < APUS_ATTENTION_KEYS / APUS_LANES; v++) {
         float *at = p + v * APUS_LANES, *d_at = ds + v * APUS_LANES;
         const int key = v * APUS_LANES;
@@ -59,7 +63,8 @@ APUS_INLINE void probability_row(float *p, float *ds, int v_begin, int v_end, in
     }
 }
 
-/// Steps 3 to 7 for a tile of `rows` query rows and the `keys` keys from `first` on; fetches `fetch` rows of `next` per panel.
+/// Steps 3 to 7 for a tile of `rows` query rows and the `keys` keys from `first` on; fetches `fetch` rows of `next` per
+/// panel.
 static void backward_tile(
     const apus_attention_problem *p, const backward_layout *l, int rows, ptrdiff_t first, int keys, row_prefetch *next,
     int fetch) {
@@ -78,7 +83,8 @@ static void backward_tile(
             if (begins[r] < begin) begin = begins[r];
             if (ends[r] > end) end = ends[r];
         }
-        const int v_begin = begin / APUS_LANES, v_end = (end + APUS_LANES - 1) / APUS_LANES, column = v_begin * APUS_LANES;
+        const int v_begin = begin / APUS_LANES, v_end = (end + APUS_LANES - 1) / APUS_LANES,
+            column = v_begin * APUS_LANES;
         prefetch_rows(next, fetch);
         float *probabilities = l->p + row * APUS_ATTENTION_KEYS, *ds = l->ds + row * APUS_ATTENTION_KEYS;
         if (begin < end) {
@@ -99,7 +105,8 @@ static void backward_tile(
         }
         if (begin < end) {
             product_tile product = {
-                .depth = end - begin, .a = ds + begin, .a_stride = APUS_ATTENTION_KEYS, .b = l->keys + (first + begin) * width,
+                .depth = end - begin, .a = ds + begin, .a_stride = APUS_ATTENTION_KEYS,
+                .b = l->keys + (first + begin) * width,
                 .b_stride = width, .c = l->dq + row * width, .c_stride = width};
             product_panel(PRODUCT_ADD, n, columns, product);
         }
@@ -126,7 +133,8 @@ static void backward_tile(
 
 /// Step 1.
 static void backward_pack_keys(
-    const apus_attention_problem *p, const apus_kv_view *kv, const backward_layout *l, ptrdiff_t sequence, ptrdiff_t head,
+    const apus_attention_problem *p, const apus_kv_view *kv, const backward_layout *l, ptrdiff_t sequence,
+    ptrdiff_t head,
     ptrdiff_t key_count) {
     const ptrdiff_t width = apus_attention_padded_width(p);
     row_prefetch next;
@@ -150,7 +158,8 @@ static void backward_pack_keys(
 
 /// Step 2 for one row: packs q and dout, fetches lse in base 2.
 static void backward_pack_query(
-    const apus_attention_backward_call *call, const backward_layout *l, ptrdiff_t sequence, ptrdiff_t token, ptrdiff_t head,
+    const apus_attention_backward_call *call, const backward_layout *l, ptrdiff_t sequence, ptrdiff_t token,
+    ptrdiff_t head,
     ptrdiff_t r, ptrdiff_t key_count) {
     const apus_attention_problem *p = call->problem;
     const ptrdiff_t width = apus_attention_padded_width(p);
@@ -166,7 +175,8 @@ static void backward_pack_query(
     memset(scratch, 0, (size_t)width * sizeof(float));
 }
 
-/// Lists what follows the tile of `rows` tokens from `token` on: its dq, and the inputs of the next tile of the same head.
+/// Lists what follows the tile of `rows` tokens from `token` on: its dq, and the inputs of the next tile of the same
+/// head.
 static void backward_prefetch(
     const apus_attention_backward_call *call, row_prefetch *next, ptrdiff_t token, ptrdiff_t rows, ptrdiff_t token_end,
     ptrdiff_t head) {
@@ -179,7 +189,8 @@ static void backward_prefetch(
     }
 }
 
-void APUS_NAME(apus_attention_backward_unit)(const apus_attention_backward_call *call, ptrdiff_t sequence, ptrdiff_t key_head) {
+void APUS_NAME(apus_attention_backward_unit)(
+    const apus_attention_backward_call *call, ptrdiff_t sequence, ptrdiff_t key_head) {
     const apus_attention_problem *p = call->problem;
     const apus_kv_view *kv = call->kv;
     const ptrdiff_t group = p->query_heads / p->key_heads, width = apus_attention_padded_width(p);
@@ -206,7 +217,8 @@ void APUS_NAME(apus_attention_backward_unit)(const apus_attention_backward_call 
                 backward_tile(p, &l, (int)rows, first, (int)tile_keys(first, last_key), &next, fetch);
             }
             for (ptrdiff_t r = 0; r < rows; r++) {
-                unpack_row(l.dq + r * width, p->head_width, p->scale, call->dq->dtype, output_at(call->dq, token + r, head));
+                unpack_row(
+                    l.dq + r * width, p->head_width, p->scale, call->dq->dtype, output_at(call->dq, token + r, head));
             }
         }
     }

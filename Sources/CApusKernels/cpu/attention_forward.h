@@ -49,7 +49,8 @@ APUS_INLINE float largest_score(float *scores, int v_begin, int v_end, int begin
     return vlargest(largest);
 }
 
-/// Raises the running maxima to those of the tile. Writes what scores are reduced by, and what earlier sums are multiplied with.
+/// Raises the running maxima to those of the tile. Writes what scores are reduced by, and what earlier sums are
+/// multiplied with.
 APUS_INLINE void raise_maxima(int rows, const float *largest, float *maxima, float *shift, float *keep) {
     const vfloat none = (vfloat)-__builtin_inff();
     for (int r = 0; r < rows; r += APUS_LANES) {
@@ -75,7 +76,8 @@ APUS_INLINE void exponentials(float *scores, int v_begin, int v_end, float shift
 
 /// Step 3 for the rows of a panel; row r sees keys [begins[r], ends[r]) of the tile.
 APUS_INLINE void softmax_panel(
-    float *scores, int rows, int v_begin, int v_end, const int *begins, const int *ends, float *panel_maxima, float *norms,
+    float *scores, int rows, int v_begin, int v_end, const int *begins, const int *ends, float *panel_maxima,
+    float *norms,
     float keep[PANEL_ROWS]) {
     float maxima[PANEL_ROWS], largest[PANEL_ROWS], shift[PANEL_ROWS];
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -94,7 +96,8 @@ APUS_INLINE void softmax_panel(
 
 /// Steps 2 to 4 for rows [row, row + rows) against the tile that starts at key `first` and has `keys` keys.
 static void forward_panel(
-    const apus_attention_problem *p, const forward_layout *l, ptrdiff_t row, int rows, ptrdiff_t first, ptrdiff_t keys) {
+    const apus_attention_problem *p, const forward_layout *l, ptrdiff_t row, int rows, ptrdiff_t first,
+    ptrdiff_t keys) {
     const ptrdiff_t width = apus_attention_padded_width(p);
     int begins[TILE_ROWS], ends[TILE_ROWS], begin = (int)keys, end = 0;
     for (int r = 0; r < rows; r++) {
@@ -132,7 +135,8 @@ APUS_INLINE ptrdiff_t tile_keys(ptrdiff_t first, ptrdiff_t last) {
 }
 
 void APUS_NAME(apus_attention_forward_unit)(
-    const apus_attention_forward_call *call, ptrdiff_t sequence, ptrdiff_t key_head, ptrdiff_t token_begin, ptrdiff_t token_end) {
+    const apus_attention_forward_call *call, ptrdiff_t sequence, ptrdiff_t key_head, ptrdiff_t token_begin,
+    ptrdiff_t token_end) {
     const apus_attention_problem *p = call->problem;
     const apus_kv_view *kv = call->kv;
     const ptrdiff_t group = p->query_heads / p->key_heads, width = apus_attention_padded_width(p);
@@ -160,7 +164,8 @@ void APUS_NAME(apus_attention_forward_unit)(
             const char *row = rows_at(&p->q, token_begin + ahead / group, key_head * group + ahead % group);
             for (int i = 0; i < row_lines; i++) __builtin_prefetch(row + i * 64, 0, 3);
         }
-        pack_row(rows_at(&p->q, token, head), p->q.dtype, p->head_width, width, p->scale * log2_e, l.queries + r * width);
+        pack_row(rows_at(&p->q, token, head), p->q.dtype, p->head_width, width, p->scale * log2_e,
+            l.queries + r * width);
         prefetch_rows(&next, 2);
     }
     memset(l.sums, 0, (size_t)(rows * width) * sizeof(float));

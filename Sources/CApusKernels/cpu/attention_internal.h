@@ -5,9 +5,11 @@
 #include "apus_attention.h"
 
 enum {
-    /// Keys per tile. Tiles start at multiples of this from key 0, which makes a row's arithmetic independent of its batch.
+    /// Keys per tile. Tiles start at multiples of this from key 0, which makes a row's arithmetic independent of its
+    /// batch.
     APUS_ATTENTION_KEYS = 64,
-    /// Query rows (tokens x heads of one key head) per tile: enough to pay for packing a key tile, few enough for the L2 cache.
+    /// Query rows (tokens x heads of one key head) per tile: enough to pay for packing a key tile, few enough for the
+    /// L2 cache.
     APUS_ATTENTION_ROWS = 96,
     /// Widest vector of any instruction set, in floats; packed rows are padded to it.
     APUS_ATTENTION_LANES = 16,
@@ -34,9 +36,11 @@ typedef struct apus_attention_backward_call {
 
 /// Query tokens [token_begin, token_end) of the batch, all of one sequence, for the query heads of one key head.
 typedef void apus_attention_forward_unit(
-    const apus_attention_forward_call *call, ptrdiff_t sequence, ptrdiff_t key_head, ptrdiff_t token_begin, ptrdiff_t token_end);
+    const apus_attention_forward_call *call, ptrdiff_t sequence, ptrdiff_t key_head, ptrdiff_t token_begin,
+    ptrdiff_t token_end);
 /// One sequence and key head.
-typedef void apus_attention_backward_unit(const apus_attention_backward_call *call, ptrdiff_t sequence, ptrdiff_t key_head);
+typedef void apus_attention_backward_unit(
+    const apus_attention_backward_call *call, ptrdiff_t sequence, ptrdiff_t key_head);
 
 apus_attention_forward_unit apus_attention_forward_unit_portable;
 apus_attention_backward_unit apus_attention_backward_unit_portable;
@@ -72,7 +76,8 @@ static inline ptrdiff_t apus_attention_key_count(const apus_kv_view *kv, ptrdiff
 
 /// Half-open range of the keys that query token `token` (of the batch) sees, counted from key 0 of its sequence.
 static inline void apus_attention_visible(
-    const apus_attention_problem *p, ptrdiff_t sequence, ptrdiff_t token, ptrdiff_t key_count, int32_t *begin, int32_t *end) {
+    const apus_attention_problem *p, ptrdiff_t sequence, ptrdiff_t token, ptrdiff_t key_count, int32_t *begin,
+    int32_t *end) {
     ptrdiff_t last = key_count, first = 0;
     if (p->mask == APUS_ATTENTION_MASK_CAUSAL) last = key_count - (p->cu_q[sequence + 1] - token) + 1;
     if (p->window > 0 && last > p->window) first = last - p->window;

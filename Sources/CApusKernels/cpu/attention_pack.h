@@ -14,11 +14,16 @@ APUS_INLINE vfloat pack_load(const void *row, bool bf16, ptrdiff_t d, ptrdiff_t 
 }
 
 /// Copies one row times `factor`, zero-padded to `padded` floats.
-APUS_INLINE void pack_row(const void *row, apus_dtype dtype, ptrdiff_t width, ptrdiff_t padded, float factor, float *to) {
+APUS_INLINE void pack_row(
+    const void *row, apus_dtype dtype, ptrdiff_t width, ptrdiff_t padded, float factor, float *to) {
     if (dtype == APUS_BF16) {
-        for (ptrdiff_t d = 0; d < padded; d += APUS_LANES) vstore(to + d, pack_load(row, true, d, width) * (vfloat)factor);
+        for (ptrdiff_t d = 0; d < padded; d += APUS_LANES) {
+            vstore(to + d, pack_load(row, true, d, width) * (vfloat)factor);
+        }
     } else {
-        for (ptrdiff_t d = 0; d < padded; d += APUS_LANES) vstore(to + d, pack_load(row, false, d, width) * (vfloat)factor);
+        for (ptrdiff_t d = 0; d < padded; d += APUS_LANES) {
+            vstore(to + d, pack_load(row, false, d, width) * (vfloat)factor);
+        }
     }
 }
 
@@ -26,7 +31,9 @@ APUS_INLINE void pack_row(const void *row, apus_dtype dtype, ptrdiff_t width, pt
 APUS_INLINE void unpack_row(const float *from, ptrdiff_t width, float factor, apus_dtype dtype, void *row) {
     ptrdiff_t d = 0;
     if (dtype == APUS_BF16) {
-        for (; d + APUS_LANES <= width; d += APUS_LANES) vstore_bf16((apus_bf16 *)row + d, vload(from + d) * (vfloat)factor);
+        for (; d + APUS_LANES <= width; d += APUS_LANES) {
+            vstore_bf16((apus_bf16 *)row + d, vload(from + d) * (vfloat)factor);
+        }
         if (d < width) {
             apus_bf16 buffer[APUS_LANES];
             vstore_bf16(buffer, vload(from + d) * (vfloat)factor);
@@ -49,9 +56,11 @@ APUS_INLINE void *output_at(const apus_attention_output *rows, ptrdiff_t token, 
     return (char *)rows->data + offset * (rows->dtype == APUS_BF16 ? 2 : 4);
 }
 
-/// Addresses of `count` consecutive key (or value) rows of a sequence from key `first` on, through the block table if there is one.
+/// Addresses of `count` consecutive key (or value) rows of a sequence from key `first` on, through the block table if
+/// there is one.
 APUS_INLINE void key_rows(
-    const apus_kv_view *kv, bool values, ptrdiff_t sequence, ptrdiff_t head, ptrdiff_t first, ptrdiff_t count, const char **to) {
+    const apus_kv_view *kv, bool values, ptrdiff_t sequence, ptrdiff_t head, ptrdiff_t first, ptrdiff_t count,
+    const char **to) {
     const apus_attention_rows *rows = values ? &kv->v : &kv->k;
     const ptrdiff_t element = rows->dtype == APUS_BF16 ? 2 : 4, step = rows->token_stride * element;
     if (!kv->block_table) {
@@ -69,8 +78,8 @@ APUS_INLINE void key_rows(
     }
 }
 
-/// Rows that will be needed soon, fetched a few at a time between pieces of work. The rows of one head lie far apart (slices of a
-/// fused projection, or blocks of a pool), which the hardware's prefetcher does not follow.
+/// Rows that will be needed soon, fetched a few at a time between pieces of work. The rows of one head lie far apart
+/// (slices of a fused projection, or blocks of a pool), which the hardware's prefetcher does not follow.
 typedef struct row_prefetch {
     const char *rows[4 * APUS_ATTENTION_ROWS];
     int count, row;
@@ -98,7 +107,8 @@ APUS_INLINE void prefetch_rows(row_prefetch *p, int rows) {
 
 /// Starts on the keys and values [first, first + count) of a sequence; none if count is not positive.
 APUS_INLINE void prefetch_keys(
-    row_prefetch *p, const apus_kv_view *kv, ptrdiff_t width, ptrdiff_t sequence, ptrdiff_t head, ptrdiff_t first, ptrdiff_t count) {
+    row_prefetch *p, const apus_kv_view *kv, ptrdiff_t width, ptrdiff_t sequence, ptrdiff_t head, ptrdiff_t first,
+    ptrdiff_t count) {
     prefetch_reset(p, width, kv->k.dtype);
     if (count <= 0) return;
     key_rows(kv, false, sequence, head, first, count, p->rows);

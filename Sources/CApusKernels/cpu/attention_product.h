@@ -1,5 +1,6 @@
 // Register-tiled products of attention: C = A B (+ what C held), with C's tile kept in registers over the whole depth.
-// Each element of C is one chain of multiply-adds in the order of the depth, so it does not depend on the tile it falls in.
+// Each element of C is one chain of multiply-adds in the order of the depth, so it does not depend on the tile it falls
+// in.
 
 enum {
     /// Rows and vectors of a register tile: 24 accumulators of AVX-512's 32 registers, 12 of the 16 of AVX2 and SSE.

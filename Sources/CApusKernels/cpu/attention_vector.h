@@ -59,8 +59,8 @@ APUS_INLINE float vsum(vfloat v) {
 /// The vector with its lanes moved down by `n`, cyclically.
 #if APUS_LANES == 16
 #define APUS_ROTATE(v, n) \
-    __builtin_shufflevector(v, v, n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9, n + 10, n + 11, n + 12, n + 13, \
-        n + 14, n + 15)
+    __builtin_shufflevector(v, v, n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9, n + 10, n + 11, \
+        n + 12, n + 13, n + 14, n + 15)
 #elif APUS_LANES == 8
 #define APUS_ROTATE(v, n) __builtin_shufflevector(v, v, n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7)
 #else
@@ -91,11 +91,11 @@ APUS_INLINE vint vlanes(void) {
 #endif
 }
 
-/// 2^x for x <= 127 within 2e-7 relative; exactly 1 at 0, 0 below -126.5, NaN for NaN. The polynomial is a minimax fit of 2^f over
-/// |f| <= 1/2 with relative error 9.2e-8 before rounding.
+/// 2^x for x <= 127 within 2e-7 relative; exactly 1 at 0, 0 below -126.5, NaN for NaN. The polynomial is a minimax fit
+/// of 2^f over |f| <= 1/2 with relative error 9.2e-8 before rounding.
 APUS_INLINE vfloat vexp2(vfloat x) {
-    // Adding `magic` rounds to an integer, whose sum with the exponent bias 127 is then in the low bits. The bias cancels
-    // at -127: the power is the float whose bits are 0.
+    // Adding `magic` rounds to an integer, whose sum with the exponent bias 127 is then in the low bits. The bias
+    // cancels at -127: the power is the float whose bits are 0.
     const vfloat magic = (vfloat)(0x1.8p23f + 127.0f);
     vfloat clamped = vmax((vfloat)-127.0f, x);
     vfloat shifted = clamped + magic;
@@ -109,12 +109,14 @@ APUS_INLINE vfloat vexp2(vfloat x) {
     return p * __builtin_bit_cast(vfloat, __builtin_bit_cast(vint, shifted) << 23);
 }
 
-/// Natural logarithm of a positive normal number, by log(m 2^e) = e log(2) + 2 atanh((m - 1) / (m + 1)) with m in [0.7, 1.5).
+/// Natural logarithm of a positive normal number, by log(m 2^e) = e log(2) + 2 atanh((m - 1) / (m + 1)) with m in [0.7,
+/// 1.5).
 APUS_INLINE double natural_logarithm(float x) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x);
     const int32_t e = (int32_t)(bits - 0x3f3504f3u) >> 23;
     const double m = __builtin_bit_cast(float, bits - ((uint32_t)e << 23)), s = (m - 1) / (m + 1), z = s * s;
-    return e * 0.6931471805599453 + 2 * s * (1 + z * (1.0 / 3 + z * (1.0 / 5 + z * (1.0 / 7 + z * (1.0 / 9 + z / 11)))));
+    return e * 0.6931471805599453 + 2 * s * (1 + z * (1.0 / 3 + z * (1.0 / 5 + z * (1.0 / 7 + z * (1.0 / 9
+        + z / 11)))));
 }
 
 /// One step of a transposition by perfect shuffles: interleaves rows i and i + LANES / 2; log2(LANES) steps transpose.

@@ -251,7 +251,7 @@ static gemm_dot *choose_dot(const apus_gemm_args *g)
 //   100x512x1024   115 / 88   106 / 111  108 / 90
 //   64x512x2048     89 / 89    83 / 113   80 / 72
 //   16x256x512      72 / 81   129 / 121   84 / 103
-// bf16 without avx512_bf16: own 80 to 120, oneDNN 17 to 27. With avx512_bf16 the rule follows a Zen 4 trial of oneDNN
+// bf16 without avx512_bf16: own 60 to 118, oneDNN 17 to 27. With avx512_bf16 the rule follows a Zen 4 trial of oneDNN
 // (180 to 215 of a peak of 231; f32 with open m only from 512 tokens on at full speed). Other CPUs differ.
 apus_gemm_engine apus_gemm_choose(const apus_gemm_args *g)
 {

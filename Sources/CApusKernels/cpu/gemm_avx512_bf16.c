@@ -4,11 +4,13 @@
 
 #include "gemm_internal.h"
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma"))),             \
+                             apply_to = function)
 
 #define GEMM_WIDTH 16
 #define GEMM_MR 14
 #define GEMM_PAIRS
+// Overridable, so that packing can be tested on a CPU without the instruction.
 #ifndef GEMM_FMA
 #define GEMM_FMA(acc, a, b) ((vec)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b)))
 #endif

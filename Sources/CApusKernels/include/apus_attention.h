@@ -1,7 +1,8 @@
 // Scaled dot-product attention over ragged sequences, forward and backward.
 //
 // Shape letters: T query tokens of the batch, S sequences, Hq query heads, Hk key/value heads (Hq is a multiple of Hk),
-// G = Hq / Hk query heads that share one key/value head, H head width. Strides are in elements; the last axis (H) is contiguous.
+// G = Hq / Hk query heads that share one key/value head, H head width. Strides are in elements; the last axis (H) is
+// contiguous.
 //
 // Work is split into units that may run at the same time in any order, each thread with a workspace of its own:
 //   forward unit  = (sequence, key head, tile of query tokens)
@@ -24,7 +25,8 @@ extern "C" {
 typedef enum apus_attention_mask {
     /// All keys of its sequence. Cross attention is this mask with keys of another sequence.
     APUS_ATTENTION_MASK_NONE = 0,
-    /// Query i of a sequence with q queries and k keys sees keys 0 ... k - q + i (the queries are the last q positions).
+    /// Query i of a sequence with q queries and k keys sees keys 0 ... k - q + i (the queries are the last q
+    /// positions).
     APUS_ATTENTION_MASK_CAUSAL = 1,
 } apus_attention_mask;
 
@@ -70,8 +72,8 @@ typedef struct apus_attention_problem {
     ptrdiff_t window;
     /// (S + 1) cumulative query lengths: sequence s holds query tokens cu_q[s] ..< cu_q[s + 1].
     const int32_t *cu_q;
-    /// (T) first visible key of each query token, counted from key 0 of its sequence; NULL means 0. Expresses document boundaries
-    /// of a packed sequence.
+    /// (T) first visible key of each query token, counted from key 0 of its sequence; NULL means 0. Expresses document
+    /// boundaries of a packed sequence.
     const int32_t *first_key;
     /// (T, Hq, H) queries.
     apus_attention_rows q;
@@ -81,7 +83,8 @@ typedef struct apus_attention_problem {
 ///
 /// Contiguous: key j of sequence s is token cu_k[s] + j of `k` and `v`.
 /// Paged: with b = block_table[s * block_table_stride + j / block_size], key j of sequence s starts at
-/// `data + b * block_stride + (j % block_size) * token_stride + head * head_stride`.
+/// `data + b * block_stride + (j % block_size) * token_stride + head * head_stride`. Blocks laid out (heads, tokens, H)
+/// decode about twice as fast as (tokens, heads, H), where the rows of one head lie on different pages.
 typedef struct apus_kv_view {
     /// (tokens, Hk, H) keys; paged: the pool's first block.
     apus_attention_rows k;
@@ -103,8 +106,8 @@ typedef struct apus_kv_view {
     ptrdiff_t v_block_stride;
 } apus_kv_view;
 
-/// Says what is wrong with a call as a static English text, or returns NULL when the call is sound. Reads `cu_q`, `cu_k`,
-/// `kv_lengths`, not the tensors. The functions below assume it returned NULL.
+/// Says what is wrong with a call as a static English text, or returns NULL when the call is sound. Reads `cu_q`,
+/// `cu_k`, `kv_lengths`, not the tensors. The functions below assume it returned NULL.
 const char *apus_attention_check(const apus_attention_problem *problem, const apus_kv_view *kv);
 
 /// Number of forward units of a call. Of one sequence, the units with the most keys come first.
@@ -115,16 +118,19 @@ size_t apus_attention_forward_workspace(const apus_attention_problem *problem);
 
 /// Runs forward units `unit_begin ..< unit_end`: out = softmax(scale * q k^T, over visible keys) v.
 ///
-/// A query row's result is the same to the bit whatever the other rows of the batch, however many of its sequence's queries are
-/// computed at once, and wherever its keys lie (contiguous or paged, any block size): every row walks key tiles of 64 that start
-/// at multiples of 64 from key 0 with the same arithmetic (online softmax: Milakov and Gimelshein 2018; Dao et al. 2022). Keys
-/// and values that lie between a tile's first and last visible key must be finite.
+/// A query row's result is the same to the bit whatever the other rows of the batch, however many of its sequence's
+/// queries are computed at once, and wherever its keys lie (contiguous or paged, any block size): every row walks key
+/// tiles of 64 that start at multiples of 64 from key 0 with the same arithmetic (online softmax: Milakov and
+/// Gimelshein 2018; Dao et al. 2022). Keys and values that lie between a tile's first and last visible key must be
+/// finite.
 ///
 /// - out: (T, Hq, H). Rows with no visible key are zero.
-/// - lse: (T, Hq) contiguous, natural logarithm of the sum of exponentials, -inf with no visible key; NULL if not wanted.
+/// - lse: (T, Hq) contiguous, natural logarithm of the sum of exponentials, -inf with no visible key; NULL if not
+///   wanted.
 /// - workspace: `apus_attention_forward_workspace` bytes, any alignment.
 void apus_attention_forward(
-    const apus_attention_problem *problem, const apus_kv_view *kv, const apus_attention_output *out, float *lse, void *workspace,
+    const apus_attention_problem *problem, const apus_kv_view *kv, const apus_attention_output *out, float *lse,
+    void *workspace,
     ptrdiff_t unit_begin, ptrdiff_t unit_end);
 
 /// Number of backward units of a call: S * Hk.
@@ -133,8 +139,8 @@ ptrdiff_t apus_attention_backward_units(const apus_attention_problem *problem);
 /// Bytes of workspace one thread needs in `apus_attention_backward`; grows with the longest key sequence.
 size_t apus_attention_backward_workspace(const apus_attention_problem *problem, const apus_kv_view *kv);
 
-/// Runs backward units `unit_begin ..< unit_end`; contiguous keys and values only. Overwrites dq, dk, dv of its sequence and key
-/// head, also where they are zero. Query heads of one key head are summed in a fixed order.
+/// Runs backward units `unit_begin ..< unit_end`; contiguous keys and values only. Overwrites dq, dk, dv of its
+/// sequence and key head, also where they are zero. Query heads of one key head are summed in a fixed order.
 ///
 /// - out: (T, Hq, H), lse: (T, Hq): what the forward pass returned.
 /// - dout: (T, Hq, H) gradient of out.

@@ -73,7 +73,8 @@ apus_gemm_engine apus_gemm_choose(const apus_gemm_args *args);
 /// Bytes for a B of the sizes, layout and type in `args` packed by `apus_gemm_pack_b`.
 size_t apus_gemm_packed_b_size(const apus_gemm_args *args);
 
-/// Packs B (n, k, b, ldb, b_rows, b_type, b_transposed, a_type of `args`) for repeated use by `apus_gemm_with_packed_b`.
+/// Packs B (n, k, b, ldb, b_rows, b_type, b_transposed, a_type of `args`) for repeated use by
+/// `apus_gemm_with_packed_b`.
 /// `packed` must be 64-byte aligned. The result is valid for the current CPU level and a_type only.
 int apus_gemm_pack_b(const apus_gemm_args *args, void *packed);
 

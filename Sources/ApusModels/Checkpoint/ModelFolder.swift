@@ -1,0 +1,133 @@
+public import ApusKernels
+public import ApusNN
+public import ApusTensor
+
+/// A folder that holds a model: `config.json` and safetensors, Apus' own or of a Hugging Face family.
+public struct ModelFolder {
+    /// The folder.
+    public let path: String
+    /// What its `config.json` says.
+    public let configuration: CheckpointConfiguration
+    private let tensors: ShardedSafetensors
+    private let placements: [TensorPlacement]
+
+    /// Opens a folder and finds a place for every tensor in it; weights are mapped, not read.
+    ///
+    /// - Throws: ``CheckpointFileError`` for what is wrong with a file, ``ModelConfigurationError`` for the
+    ///   configuration, ``TensorMapError`` for tensors that are missing, left over or of another shape.
+    public init(_ path: String) throws {
+        self.path = path
+        let file = "\(path)/config.json"
+        let text = try MappedFile(path: file).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        configuration = try CheckpointConfiguration(json: text, path: file)
+        try configuration.configuration.checkSizes()
+        tensors = try ShardedSafetensors(folder: path)
+        let map = HubTensorMap(family: configuration.family, configuration: configuration.configuration)
+        placements = try map.placements(of: tensors.shards.flatMap { $0.entries.map { ($0.name, $0.shape) } })
+    }
+
+    /// The type most of the weights are stored in: `bf16` when any tensor is.
+    public var storedType: DType {
+        tensors.shards.contains { $0.entries.contains { $0.dtype == .bf16 } } ? .bf16 : .f32
+    }
+
+    /// The model with its weights.
+    ///
+    /// - Parameters:
+    ///   - precision: In which types; by default those the weights are stored in.
+    ///   - positions: Longest sequence to prepare for; the configuration's by default.
+    public func load(
+        backend: any Backend, precision: Precision? = nil, isTrained: Bool = false, positions: Int? = nil
+    ) throws -> Transformer {
+        let model = try Transformer(
+            configuration.configuration, backend: backend, precision: precision ?? (storedType == .bf16 ? .bf16 : .f32),
+            isTrained: isTrained, positions: positions)
+        try loadWeights(into: model.store, backend: backend)
+        return model
+    }
+
+    /// Fills a store's parameters, converting to their types. Tensors of stages that the store has not are passed over.
+    public func loadWeights(into store: ParameterStore, backend: any Backend) throws {
+        for placement in placements {
+            let wanted = placement.slices.filter { store[$0.name] != nil }
+            guard !wanted.isEmpty else { continue }
+            let source = try stored(placement.hubName, backend)
+            for slice in wanted {
+                guard let parameter = store[slice.name] else { continue }
+                let weights = try parameter.acquire(on: backend.stream)
+                defer { parameter.release(on: backend.stream) }
+                try backend.convert(source[slice.elements], into: weights)
+            }
+        }
+    }
+
+    /// The elements of a stored tensor, flat, in a type that kernels read.
+    private func stored(_ name: String, _ backend: any Backend) throws -> Tensor {
+        let entry = try tensors.entry(name)
+        guard let dtype = entry.dtype, dtype.isFloating else {
+            // F16 and the like are widened exactly; what cannot be is refused by name.
+            let values = try tensors.shard(of: name).floatValues(name)
+            return try backend.allocator.tensor(values, Shape(values.count), .workspace)
+        }
+        let target = try backend.empty(Shape(entry.count), dtype, .workspace)
+        try tensors.bytes(name).withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress { target.rawPointer.copyMemory(from: base, byteCount: bytes.count) }
+        }
+        return target
+    }
+}
+
+extension ShardedSafetensorsWriter {
+    /// Appends a dense host tensor whole.
+    mutating func append(_ tensor: Tensor, to name: String) throws(CheckpointFileError) {
+        precondition(tensor.isContiguous)
+        let bytes = UnsafeRawBufferPointer(
+            start: tensor.rawPointer, count: tensor.dtype.byteCount(elements: tensor.count))
+        try append(bytes, to: name)
+    }
+}
+
+extension Transformer {
+    /// Writes the weights into an existing folder as safetensors, under the names of `family` (`nil` for Apus' own), with
+    /// the `config.json` that goes with them; returns the digests of the files with weights.
+    ///
+    /// - Throws: ``CheckpointFileError``; ``ModelConfigurationError`` when the family cannot express the model.
+    @discardableResult
+    public func write(
+        toFolder folder: String, as family: HubFamily?, tokens: SpecialTokens = SpecialTokens(), backend: any Backend,
+        maximumShardSize: Int = 5_000_000_000
+    ) throws -> [String: FileDigest] {
+        let map = HubTensorMap(family: family, configuration: configuration)
+        let dtype = store.precision.modelType
+        let specs = map.written.map { TensorSpec(name: $0.hubName, dtype: fileType($0, dtype, family), shape: $0.hubShape) }
+        var writer = try ShardedSafetensorsWriter(folder: folder, tensors: specs, maximumShardSize: maximumShardSize)
+        for (placement, spec) in zip(map.written, specs) {
+            guard let parameter = store[placement.slices[0].name] else {
+                preconditionFailure("the store holds the whole model")
+            }
+            try parameter.withWeights(on: backend.stream) { weights in
+                var source = weights
+                if weights.dtype != spec.dtype {
+                    source = try backend.empty(weights.shape, spec.dtype, .workspace)
+                    try backend.convert(weights, into: source)
+                }
+                try writer.append(source, to: placement.hubName)
+            }
+        }
+        var digests = try writer.finish()
+        let text: String
+        if let family {
+            text = try family.json(configuration, dtype: dtype, tokens: tokens)
+        } else {
+            text = configuration.json()
+        }
+        digests["config.json"] = try AtomicFile.write(text, to: "\(folder)/config.json")
+        return digests
+    }
+
+    /// Families' files hold one type throughout; Apus' own keep the router's `f32`.
+    private func fileType(_ placement: TensorPlacement, _ model: DType, _ family: HubFamily?) -> DType {
+        guard family == nil, let parameter = store[placement.slices[0].name] else { return model }
+        return parameter.role == .router ? .f32 : model
+    }
+}

@@ -1,0 +1,115 @@
+import ApusExperts
+
+extension ModelConfiguration {
+    /// Most parameters that a configuration may ask for; beyond it a size is a mistake.
+    static let mostParameters = 1e15
+    /// Most tensors that a configuration may ask for.
+    static let mostTensors = 1 << 24
+
+    /// Refuses sizes and settings that no model can have, so that everything computed from them later is in range.
+    ///
+    /// - Throws: `impossible`, naming the key of Apus' own `config.json`.
+    public func checkSizes() throws(ModelConfigurationError) {
+        let positives = [
+            ("vocabulary", vocabulary), ("width", width), ("heads", heads), ("key_value_heads", keyValueHeads),
+            ("head_width", headWidth), ("maximum_positions", maximumPositions), ("feed_forward", layers),
+        ]
+        for (key, value) in positives {
+            try require(value > 0, key, value, "it must be at least 1")
+            try require(value <= 1 << 40, key, value, "no model is that large")
+        }
+        try require(
+            heads % keyValueHeads == 0, "key_value_heads", keyValueHeads,
+            "it must divide 'heads', \(heads), for each key head serves a whole number of query heads")
+        if case .rotary(let theta) = position {
+            try require(
+                headWidth % 2 == 0, "head_width", headWidth, "rotary positions turn pairs, so it must be even")
+            try require(theta > 0 && theta.isFinite, "position.theta", theta, "it must be a positive number")
+        }
+        try require(
+            normEpsilon >= 0 && normEpsilon.isFinite, "norm_epsilon", normEpsilon, "it must be a number from 0")
+        try require(
+            initialDeviation >= 0 && initialDeviation.isFinite, "initial_deviation", initialDeviation,
+            "it must be a number from 0")
+        if let clip = attentionClip {
+            try require(clip > 0 && clip.isFinite, "attention_clip", clip, "it must be positive, or null")
+        }
+        if let window = slidingWindow {
+            try require(window > 0, "sliding_window", window, "it must be at least 1, or null")
+        }
+        for (layer, part) in feedForward.enumerated() {
+            let scope = "feed_forward[\(layer)]"
+            switch part {
+            case .dense(let width):
+                try require((1...1 << 40).contains(width), "\(scope).width", width, "it must be at least 1")
+            case .moe(let moe): try moe.checkSizes(scope)
+            }
+        }
+        try checkTotal()
+    }
+
+    /// Sums in floating point, because the sums of impossible sizes overflow.
+    private func checkTotal() throws(ModelConfigurationError) {
+        let (width, heads) = (Double(width), Double(heads + keyValueHeads) * Double(headWidth))
+        var parameters = 2 * Double(vocabulary) * width + Double(maximumPositions) * width
+        var tensors = 4.0
+        for part in feedForward {
+            parameters += 2 * width * heads
+            tensors += 12
+            switch part {
+            case .dense(let inner): parameters += 3 * width * Double(inner)
+            case .moe(let moe):
+                parameters += 3 * width * (Double(moe.experts + 1) * Double(moe.width) + Double(moe.sharedWidth))
+                tensors += 3 * Double(moe.experts)
+            }
+        }
+        try require(
+            parameters <= Self.mostParameters, "model", "about \(parameters) parameters",
+            "at most \(Self.mostParameters) are possible: lower 'width', 'vocabulary' or the experts' sizes")
+        try require(
+            tensors <= Double(Self.mostTensors), "model", "about \(tensors) tensors",
+            "at most \(Self.mostTensors) are possible: use fewer layers or experts")
+    }
+}
+
+extension MoEConfiguration {
+    fileprivate func checkSizes(_ scope: String) throws(ModelConfigurationError) {
+        try require((1...1 << 24).contains(experts), "\(scope).experts", experts, "it must be from 1 to \(1 << 24)")
+        try require(
+            (1...experts).contains(choices), "\(scope).choices", choices,
+            "a token chooses from 1 to all \(experts) experts")
+        try require((1...1 << 40).contains(width), "\(scope).width", width, "it must be at least 1")
+        try require(
+            (0...1 << 40).contains(sharedWidth), "\(scope).shared_width", sharedWidth,
+            "it must be at least 1, or 0 for no shared expert")
+        try require(
+            (0..<1).contains(router.jitter), "\(scope).router.jitter", router.jitter, "it must be from 0 to below 1")
+        try require(
+            router.weightScale.isFinite, "\(scope).router.weight_scale", router.weightScale, "it must be a number")
+        try require(
+            router.biasRate >= 0 && router.biasRate.isFinite, "\(scope).router.bias_rate", router.biasRate,
+            "it must be a number from 0")
+        try require(
+            router.biasRate == 0 || router.scoring == .sigmoid, "\(scope).router.bias_rate", router.biasRate,
+            "only 'sigmoid' scoring has a selection bias: set it to 0")
+        for (key, value) in [("balance", losses.balance), ("z", losses.z), ("importance", losses.importance)] {
+            try require(value >= 0 && value.isFinite, "\(scope).losses.\(key)", value, "it must be a number from 0")
+        }
+        switch policy {
+        case .dropless:
+            try require(
+                bank == .grouped, "\(scope).bank", quoted(bank.rawValue),
+                "a padded bank needs a capacity: set the policy to one, or the bank to 'grouped'")
+        case .capacity(let factor, let minimum, _):
+            try require(
+                factor > 0 && factor.isFinite, "\(scope).policy.factor", factor, "it must be a positive number")
+            try require(minimum >= 0, "\(scope).policy.minimum", minimum, "it must be at least 0")
+        }
+    }
+}
+
+private func require(
+    _ holds: Bool, _ key: String, _ found: some CustomStringConvertible, _ reason: String
+) throws(ModelConfigurationError) {
+    if !holds { throw .impossible(key: key, found: found.description, reason: reason) }
+}

@@ -1,0 +1,114 @@
+import ApusExperts
+import ApusKernels
+import ApusNN
+
+// Shape letters: T tokens, D model width, F expert width, E experts, K choices per token, V vocabulary.
+
+/// How many parameters a model has, and how many of them one token meets.
+public struct ParameterCounts: Sendable, Equatable {
+    /// All stored parameters; a tied head is not stored a second time.
+    public let total: Int
+    /// What one token meets: everything but the E - K experts of each layer that it does not choose. Token table,
+    /// position table and head count whole, as in the figures that models are published with.
+    public let active: Int
+    /// In the table of token vectors and, where positions are learned, theirs.
+    public let embedding: Int
+    /// In the routed experts of all layers.
+    public let experts: Int
+    /// In the routed experts that one token chooses.
+    public let activeExperts: Int
+    /// In the routers.
+    public let routers: Int
+
+    /// ``active`` without the embedding tables, which a token reads a row of: what a token's products read.
+    public var activeWithoutEmbedding: Int { active - embedding }
+    /// Share of all parameters that lies in routed experts.
+    public var expertShare: Double { Double(experts) / Double(max(total, 1)) }
+}
+
+/// Floating-point operations for one token, a multiplication and an addition counting as two.
+///
+/// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every token
+/// counts K experts a layer, whatever a capacity drops or pads.
+public struct TokenFLOPs: Sendable, Equatable {
+    /// The four projections of attention.
+    public let projections: Double
+    /// Queries with keys and weights with values.
+    public let attention: Double
+    /// The routed experts that a token chooses.
+    public let experts: Double
+    /// Dense layers, shared and residual experts with their coefficient.
+    public let denseFeedForward: Double
+    /// The routers.
+    public let routers: Double
+    /// The product with the vocabulary.
+    public let head: Double
+
+    /// One forward pass.
+    public var forward: Double { projections + attention + experts + denseFeedForward + routers + head }
+    /// Forward and backward: each product has two more of its size in backward. Recomputation is not counted.
+    public var training: Double { 3 * forward }
+    /// Share of the forward pass that routed experts take.
+    public var expertShare: Double { experts / forward }
+}
+
+extension ModelConfiguration {
+    /// Counts over ``parameterInventory()``.
+    public func parameterCounts() -> ParameterCounts {
+        var (total, embedding, experts, activeExperts, routers) = (0, 0, 0, 0, 0)
+        for parameter in parameterInventory() {
+            total += parameter.count
+            if parameter.layer == nil && parameter.name.hasPrefix("model.embed_") { embedding += parameter.count }
+            switch parameter.role {
+            case .dense: break
+            case .router: routers += parameter.count
+            case .expert:
+                experts += parameter.count
+                // Experts of a layer are all of one size, so the first K stand for any K.
+                if let layer = parameter.layer, let expert = parameter.expert, let moe = moe(layer: layer),
+                    expert < moe.choices
+                {
+                    activeExperts += parameter.count
+                }
+            }
+        }
+        return ParameterCounts(
+            total: total, active: total - experts + activeExperts, embedding: embedding, experts: experts,
+            activeExperts: activeExperts, routers: routers)
+    }
+
+    /// Keys that a query of a causal sequence of `length` tokens sees on average, itself included.
+    public func meanContext(sequence length: Int) -> Double {
+        let window = min(slidingWindow ?? length, length)
+        // The first `window` queries see 1, 2, ..., window keys, the others window each.
+        let sum = Double(window) * Double(window + 1) / 2 + Double(length - window) * Double(window)
+        return sum / Double(max(length, 1))
+    }
+
+    /// Operations for one token that sees `meanContext` keys on average (see ``meanContext(sequence:)``).
+    public func flopsPerToken(meanContext: Double) -> TokenFLOPs {
+        let (width, query) = (Double(width), Double(heads * headWidth))
+        let key = Double(keyValueHeads * headWidth)
+        var (experts, dense, routers) = (0.0, 0.0, 0.0)
+        for part in feedForward {
+            switch part {
+            case .dense(let inner): dense += 2 * width * Double(inner) * activation.products
+            case .moe(let moe):
+                let expert = 2 * width * Double(moe.width) * moe.activation.products
+                experts += Double(moe.choices) * expert
+                dense += 2 * width * Double(moe.sharedWidth) * moe.activation.products
+                if moe.isResidual { dense += expert + 2 * width * 2 }
+                routers += 2 * width * Double(moe.experts)
+            }
+        }
+        return TokenFLOPs(
+            projections: Double(layers) * 2 * width * (2 * query + 2 * key),
+            attention: Double(layers) * 2 * 2 * query * meanContext,
+            experts: experts, denseFeedForward: dense, routers: routers, head: 2 * width * Double(vocabulary))
+    }
+}
+
+extension Activation {
+    /// Products of a feed-forward layer, each of the layer's two widths.
+    fileprivate var products: Double { Double(inputsPerOutput + 1) }
+}

@@ -1,0 +1,135 @@
+public import ApusExperts
+public import ApusKernels
+public import ApusNN
+public import ApusTensor
+
+// Shape letters: T tokens, D model width, V vocabulary.
+
+/// A decoder: a list of stages (embed, blocks, head) over one parameter store.
+///
+/// Its code knows one device and takes tokens with a layout, never a rectangle. Any contiguous range of stages can be
+/// built and run: what a pipeline rank holds.
+public struct Transformer {
+    /// What it is made of.
+    public let configuration: ModelConfiguration
+    /// Its parameters.
+    public let store: ParameterStore
+    /// Token ids to the stream; `nil` in a range without it.
+    public let embed: EmbedStage?
+    /// The blocks of the range.
+    public let blocks: [Block]
+    /// The stream to the loss; `nil` in a range without it.
+    public let head: HeadStage?
+
+    /// Which stages to build.
+    public struct StageRange: Sendable {
+        /// Whether the embedding is in.
+        public let hasEmbed: Bool
+        /// Which blocks are in.
+        public let blocks: Range<Int>
+        /// Whether the head is in.
+        public let hasHead: Bool
+
+        /// A range of stages.
+        public init(hasEmbed: Bool, blocks: Range<Int>, hasHead: Bool) {
+            self.hasEmbed = hasEmbed
+            self.blocks = blocks
+            self.hasHead = hasHead
+        }
+    }
+
+    /// Builds the stages with undefined weights: ``ParameterStore/initialize(seed:backend:)`` or load them.
+    ///
+    /// - Parameters:
+    ///   - stages: What to build; all by default.
+    ///   - positions: Longest sequence to prepare rotary angles for; the configuration's by default.
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    public init(
+        _ configuration: ModelConfiguration, backend: any Backend, precision: Precision, isTrained: Bool,
+        stages: StageRange? = nil, positions: Int? = nil
+    ) throws {
+        let range = stages ?? StageRange(hasEmbed: true, blocks: 0..<configuration.layers, hasHead: true)
+        var builder = TransformerBuilder(configuration)
+        if case .rotary(let theta) = configuration.position, !range.blocks.isEmpty {
+            builder.rotary = try backend.rotaryTable(
+                positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta)
+        }
+        self.configuration = configuration
+        embed = range.hasEmbed ? builder.embed() : nil
+        blocks = range.blocks.map { builder.block($0) }
+        head = range.hasHead ? builder.head() : nil
+        store = try ParameterStore(
+            builder.parameters, backend: backend, precision: precision, isTrained: isTrained)
+    }
+
+    /// The MoE layers with their global index.
+    public var moeLayers: [MoELayer] {
+        blocks.compactMap { if case .moe(let layer) = $0.feedForward { layer } else { nil } }
+    }
+
+    /// What one pass over a batch yields.
+    public struct LossResult {
+        /// (1) `f32`: the language-model loss, scaled.
+        public let loss: Variable
+        /// (T) `f32`: each token's loss in nats, 0 where the target is negative.
+        public let perToken: Tensor
+        /// The pooled balance loss before its coefficient, when the configuration pools.
+        public let pooledBalance: Float?
+    }
+
+    /// The loss of `tokens` (T) against `targets` (T), negative ones ignored, times `scale`; registered as a root.
+    ///
+    /// - Parameter checkpointing: Whether blocks run again in backward instead of keeping what it needs.
+    public func loss(
+        tokens: Tensor, targets: Tensor, scale: Float, checkpointing: Bool = false, _ context: MoEContext
+    ) throws -> LossResult {
+        guard let head else { preconditionFailure("the last stages compute the loss") }
+        let tape = context.forward.tape
+        let (hidden, routings) = try run(tokens, checkpointing: checkpointing, context)
+        let result = try head.loss(head.normalized(hidden, on: tape), targets: targets, scale: scale, on: tape)
+        try tape.addRoot(result.total, seed: 1)
+        return LossResult(
+            loss: result.total, perToken: result.perToken, pooledBalance: try addPooledBalance(routings, context))
+    }
+
+    /// Logits (T, V) `f32` of `tokens` (T), or, with `rows` (N) `i32`, of those tokens only: (N, V).
+    public func logits(tokens: Tensor, rows: Tensor? = nil, _ context: MoEContext) throws -> Tensor {
+        guard let head else { preconditionFailure("the last stages compute logits") }
+        let tape = context.forward.tape
+        let (hidden, _) = try run(tokens, checkpointing: false, context)
+        var states = try head.normalized(hidden, on: tape).tensor
+        if let rows {
+            let picked = try tape.backend.empty(Shape(rows.count, states.shape[1]), states.dtype)
+            try tape.backend.gatherRows(states, index: rows, scale: nil, into: picked)
+            states = picked
+        }
+        return try head.loss.logits(states, tape.backend)
+    }
+
+    private func run(
+        _ tokens: Tensor, checkpointing: Bool, _ context: MoEContext
+    ) throws -> (hidden: Hidden, routings: [Routing]) {
+        guard let embed else { preconditionFailure("the first stages read tokens") }
+        var hidden = try embed(tokens, context.forward)
+        var routings: [Routing] = []
+        for block in blocks {
+            let output = checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context)
+            hidden = output.hidden
+            if let routing = output.routing { routings.append(routing) }
+        }
+        return (hidden, routings)
+    }
+
+    private func addPooledBalance(_ routings: [Routing], _ context: MoEContext) throws -> Float? {
+        guard let losses = moeConfigurations.first?.losses, losses.scope == .pooled else { return nil }
+        let layout = context.forward.layout
+        let counted = layout.tokenMask.map { $0.array(of: UInt8.self).reduce(0) { $0 + Int($1) } } ?? layout.tokenCount
+        return try PooledBalanceLoss.addRoots(
+            routings, coefficient: losses.balance, countedTokens: counted, globalTokens: context.globalTokens,
+            on: context.forward.tape)
+    }
+
+    private var moeConfigurations: [MoEConfiguration] {
+        (0..<configuration.layers).compactMap { configuration.moe(layer: $0) }
+    }
+}

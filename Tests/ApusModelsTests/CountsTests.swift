@@ -1,0 +1,142 @@
+import ApusExperts
+import ApusKernels
+import ApusModels
+import Testing
+
+@Suite struct CountsTests {
+    /// Counts by hand: every term is written out, sums are not taken from the code under test.
+    @Test func `bench has 15.7 M parameters and 11.0 M operations forward`() throws {
+        let model = try ModelConfiguration.preset(named: "bench")
+        let counts = model.parameterCounts()
+        let layer = 4 * 256 * 256 + 8 * 256 + 2 * 256 + 8 * 3 * 256 * 512
+        let total = 2 * 4096 * 256 + 4 * layer + 256
+        #expect(counts.total == total)
+        #expect(counts.total == 15_739_136)
+        // An expert has 3 x 256 x 512 = 393216 parameters.
+        #expect(counts.experts == 32 * 393_216)
+        #expect(counts.activeExperts == 8 * 393_216)
+        #expect(counts.active == 15_739_136 - 24 * 393_216)
+        #expect(counts.embedding == 1_048_576)
+        #expect(counts.routers == 8192)
+
+        let context = model.meanContext(sequence: 256)
+        #expect(context == 128.5)
+        let flops = model.flopsPerToken(meanContext: context)
+        #expect(flops.projections == 2_097_152)
+        #expect(flops.attention == 526_336)
+        #expect(flops.experts == 6_291_456)
+        #expect(flops.routers == 16_384)
+        #expect(flops.head == 2_097_152)
+        #expect(flops.denseFeedForward == 0)
+        #expect(flops.forward == 11_028_480)
+        // 3240 tokens a second are 107 billion operations a second.
+        #expect((flops.training * 3240 / 1e9).rounded() == 107)
+    }
+
+    /// Published totals and active parameters, which count tables and head whole.
+    @Test(arguments: [
+        ("mixtral-8x7b", 46_702_792_704, 12_879_925_248), ("olmoe-1b-7b", 6_919_161_856, 1_281_965_056),
+        ("qwen3-30b-a3b", 30_532_122_624, 3_353_546_752),
+    ])
+    func `current models have their published sizes`(name: String, total: Int, active: Int) throws {
+        let counts = try ModelConfiguration.preset(named: name).parameterCounts()
+        #expect(counts.total == total)
+        #expect(counts.active == active)
+    }
+
+    @Test func `Mixtral by hand`() throws {
+        let expert = 3 * 4096 * 14_336
+        let attention = 2 * 4096 * 4096 + 2 * 1024 * 4096
+        let layer = attention + 8 * 4096 + 2 * 4096 + 8 * expert
+        let total = 2 * 32_000 * 4096 + 32 * layer + 4096
+        let active = total - 32 * 6 * expert
+        #expect(total == 46_702_792_704)
+        #expect(active == 12_879_925_248)
+    }
+
+    /// The table of MegaBlocks (its section 6): millions of parameters.
+    @Test(arguments: [
+        ("megablocks-dense-xs", 46), ("megablocks-dense-small", 125), ("megablocks-dense-medium", 356),
+        ("megablocks-dense-large", 760), ("megablocks-moe-xs", 839), ("megablocks-moe-small", 3693),
+        ("megablocks-moe-medium", 13_041),
+    ])
+    func `MegaBlocks models have the sizes of its table`(name: String, millions: Double) throws {
+        let total = try ModelConfiguration.preset(named: name).parameterCounts().total
+        #expect((Double(total) / 1e6).rounded() == millions)
+    }
+
+    /// The table says 1316 M: its feed-forward layers have biases, 5 D a layer, which Apus' have not.
+    @Test func `MegaBlocks' XL is smaller by its biases`() throws {
+        let total = try ModelConfiguration.preset(named: "megablocks-dense-xl").parameterCounts().total
+        #expect((Double(total) / 1e6).rounded() == 1315)
+        #expect((Double(total + 24 * 5 * 2048) / 1e6).rounded() == 1316)
+    }
+
+    /// The table's operations for a training step on one sequence count attention over all 1024 keys.
+    @Test(arguments: [
+        ("megablocks-dense-xs", 316), ("megablocks-dense-small", 879), ("megablocks-dense-medium", 2487),
+        ("megablocks-dense-large", 5122), ("megablocks-dense-xl", 8684),
+    ])
+    func `MegaBlocks models take the operations of its table`(name: String, billions: Double) throws {
+        let flops = try ModelConfiguration.preset(named: name).flopsPerToken(meanContext: 1024)
+        #expect((flops.training * 1024 / 1e9).rounded() == billions)
+    }
+
+    /// DeepSpeed-MoE, MoS and ScMoE as they are reported, in billions, with the digits given there.
+    @Test(arguments: [
+        ("deepspeed-moe-350m-128", 13.2, 0.1), ("deepspeed-moe-1.3b-128", 52, 0.5), ("deepspeed-moe-2.4b-128", 107.7, 0.1),
+        ("deepspeed-moe-8b-128", 349, 0.5), ("deepspeed-moe-47b-128", 2024, 1), ("deepspeed-pr-moe-350m", 4, 0.2),
+        ("deepspeed-pr-moe-1.3b", 31, 0.5), ("deepspeed-mos-350m", 3.5, 0.1), ("deepspeed-mos-1.3b", 27, 0.5),
+        ("scmoe-gpt2-small", 0.323, 0.001), ("scmoe-gpt3-xl", 4.1, 0.05), ("scmoe-llama2", 6.7, 0.05),
+        ("gpt-1.3b", 1.3, 0.05), ("gpt-2.7b", 2.7, 0.06), ("gpt-6.7b", 6.7, 0.06), ("gpt-13b", 13, 0.2),
+    ])
+    func `papers' models have the sizes they report`(name: String, billions: Double, tolerance: Double) throws {
+        let total = try ModelConfiguration.preset(named: name).parameterCounts().total
+        #expect(abs(Double(total) / 1e9 - billions) <= tolerance, "\(total)")
+    }
+
+    /// Where the reports and the sizes they give do not agree: what the sizes make.
+    @Test(arguments: [
+        ("deepspeed-moe-24b-128", 1064.9, 1047.5), ("scmoe-gpt2-medium", 1.7, 1.87), ("ted-6.7b-16", 40, 38.9),
+    ])
+    func `sizes that do not make the reported total`(name: String, reported: Double, made: Double) throws {
+        let total = Double(try ModelConfiguration.preset(named: name).parameterCounts().total) / 1e9
+        #expect(abs(total / made - 1) < 0.003, "\(total)")
+        #expect(abs(total / reported - 1) > 0.01)
+    }
+
+    @Test func `a dense model is active whole`() throws {
+        let counts = try ModelConfiguration.preset(named: "quickstart-dense").parameterCounts()
+        #expect(counts.total == counts.active)
+        #expect(counts.expertShare == 0)
+        let mixture = try ModelConfiguration.preset(named: "quickstart").parameterCounts()
+        #expect(mixture.active - mixture.routers == counts.active)
+    }
+
+    @Test func `shared and residual experts and windows count`() {
+        let moe = MoEConfiguration(
+            experts: 4, choices: 1, width: 6, activation: .gelu, router: RouterConfiguration(scoring: .sigmoid, biasRate: 0.1),
+            sharedWidth: 5, isResidual: true)
+        let model = ModelConfiguration(
+            vocabulary: 10, width: 8, heads: 2, maximumPositions: 12, norm: .layer, position: .learned,
+            queryKeyNorm: .head, attentionBias: true, slidingWindow: 3, feedForward: [.moe(moe)], tiedEmbeddings: true)
+        let counts = model.parameterCounts()
+        let expert = 2 * 8 * 6
+        let attention = 4 * 64 + 4 * 8 + 2 * 4
+        let rest = 2 * 8 * 5 + expert + 2 * 8 + 2
+        let tables = 10 * 8 + 12 * 8
+        let total = tables + 3 * 16 + attention + 4 * expert + 36 + rest
+        #expect(counts.experts == 4 * expert)
+        #expect(counts.routers == 36)
+        #expect(counts.total == total)
+        #expect(counts.embedding == tables)
+        // Queries see 1, 2, 3, 3, 3 keys.
+        #expect(model.meanContext(sequence: 5) == 2.4)
+        #expect(model.meanContext(sequence: 2) == 1.5)
+        let flops = model.flopsPerToken(meanContext: 2.4)
+        // Shared 80, residual 96 and coefficient 16 products; an expert 96.
+        #expect(flops.denseFeedForward == 384)
+        #expect(flops.experts == 192)
+        #expect(abs(flops.attention - 76.8) < 1e-9)
+    }
+}

@@ -1,0 +1,110 @@
+import ApusExperts
+import ApusKernels
+import ApusModels
+import ApusNN
+import ApusTensor
+import Testing
+
+/// Models written by Hugging Face's own code (`Tools/oracles/tiny_models.py`), read through the importer.
+@Suite struct GoldenModelTests {
+    static let families = ["mixtral", "olmoe", "qwen3_moe"]
+
+    @Test(arguments: families, ["plain", "masked"])
+    func `logits, loss and every gradient are those of transformers`(_ family: String, _ kind: String) throws {
+        let golden = try Golden(family)
+        let backend = CPUBackend()
+        let model = try ModelFolder(golden.folder).load(backend: backend, isTrained: true)
+        let batch = try GoldenBatch(golden, kind, backend)
+
+        let idle = Tape(backend: backend, isRecording: false)
+        let logits = try model.logits(tokens: batch.tokens, batch.context(on: idle))
+        let expected = try golden.floats("\(kind).logits")
+        #expect(relativeError(batch.select(logits.floats()), batch.select(expected)) < 1e-5)
+
+        let tape = Tape(backend: backend)
+        let result = try model.loss(
+            tokens: batch.tokens, targets: batch.targets, scale: batch.scale, batch.context(on: tape))
+        let languageModel = try golden.floats("\(kind).lm_loss")[0]
+        #expect(abs(result.loss.tensor.floats()[0] - languageModel) < 1e-5 * languageModel)
+        let balance = try golden.floats("\(kind).balance_loss")[0]
+        let pooled = try #require(result.pooledBalance)
+        #expect(abs(pooled - balance) < 1e-5 * balance)
+
+        try tape.backward()
+        let map = HubTensorMap(
+            family: try ModelFolder(golden.folder).configuration.family, configuration: model.configuration)
+        var worst: (name: String, error: Double) = ("", 0)
+        for parameter in model.store.parameters {
+            let wanted = try golden.floats("\(kind).grad.\(map.hubName(parameter.name))")
+            let gradient = try #require(parameter.gradient)
+            let error = relativeError(gradient.floats(), wanted)
+            if error > worst.error { worst = (parameter.name, error) }
+        }
+        #expect(worst.error < 1e-4, "\(worst.name): \(worst.error)")
+    }
+}
+
+/// The relative distance of two vectors, by norm.
+func relativeError(_ found: [Float], _ expected: [Float]) -> Double {
+    precondition(found.count == expected.count)
+    var difference = 0.0
+    var norm = 0.0
+    for (a, b) in zip(found, expected) {
+        difference += Double(a - b) * Double(a - b)
+        norm += Double(b) * Double(b)
+    }
+    return norm == 0 ? difference.squareRoot() : (difference / norm).squareRoot()
+}
+
+/// A folder under `Tests/Goldens` and the tensors of its `golden.safetensors`.
+struct Golden {
+    let folder: String
+    private let file: SafetensorsFile
+
+    init(_ name: String, file: String = "golden.safetensors") throws {
+        let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
+        folder = "\(root)/Goldens/\(name)"
+        self.file = try SafetensorsFile(path: "\(folder)/\(file)")
+    }
+
+    func floats(_ name: String) throws -> [Float] { try file.floatValues(name) }
+    func integers(_ name: String) throws -> [Int32] { try file.int32Values(name) }
+    func shape(_ name: String) throws -> [Int] { try file.entry(name).shape }
+}
+
+/// A golden batch (B, S), its padding left in as Hugging Face computes it: padded keys are on the right, so causal
+/// queries of real tokens never see them.
+struct GoldenBatch {
+    let tokens: Tensor
+    let targets: Tensor
+    let scale: Float
+    private let layout: TokenLayout
+    private let mask: [Int32]
+    private let width: Int
+
+    init(_ golden: Golden, _ kind: String, _ backend: CPUBackend) throws {
+        let shape = try golden.shape("\(kind).input_ids")
+        let ids = try golden.integers("\(kind).input_ids")
+        let labels = try golden.integers("\(kind).labels")
+        mask = try golden.integers("\(kind).attention_mask")
+        // Position t predicts label t + 1; the last has nothing to predict.
+        let shifted = (0..<ids.count).map { ($0 + 1) % shape[1] == 0 ? -100 : labels[$0 + 1] }
+        tokens = try backend.allocator.tensor(ids, Shape(ids.count))
+        targets = try backend.allocator.tensor(shifted, Shape(shifted.count))
+        scale = 1 / Float(shifted.count { $0 >= 0 })
+        let counted = mask.contains(0) ? try backend.allocator.tensor(mask.map(UInt8.init), Shape(mask.count)) : nil
+        layout = try TokenLayout.sequences(
+            Array(repeating: shape[1], count: shape[0]), tokenMask: counted, allocator: backend.allocator)
+        width = try golden.shape("\(kind).logits")[2]
+    }
+
+    func context(on tape: Tape) -> MoEContext {
+        let counted = mask.count { $0 != 0 }
+        return MoEContext(forward: ForwardContext(tape: tape, layout: layout), globalTokens: counted)
+    }
+
+    /// The rows of (B * S, V) that belong to real tokens.
+    func select(_ logits: [Float]) -> [Float] {
+        mask.indices.filter { mask[$0] != 0 }.flatMap { logits[$0 * width..<($0 + 1) * width] }
+    }
+}
