@@ -30,8 +30,9 @@ let package = Package(
         .target(name: "CApusKernels"),
         library("ApusTensor", ["CApusKernels"]),
         library("ApusKernels", ["ApusTensor", "CApusKernels"]),
-        library("ApusNN", ["ApusKernels", "ApusTensor"]),
-        library("ApusExperts", ["ApusNN", "ApusKernels", "ApusTensor"]),
+        library("ApusCollectives", ["ApusTensor"]),
+        library("ApusNN", ["ApusKernels", "ApusCollectives", "ApusTensor"]),
+        library("ApusExperts", ["ApusNN", "ApusKernels", "ApusCollectives", "ApusTensor"]),
         library("ApusModels", ["ApusExperts", "ApusNN", "ApusKernels", "ApusTensor"]),
     ],
     cLanguageStandard: .c2x

@@ -201,7 +201,8 @@ extension Preset {
                 }
             }
         }
-        + [("xs", 6, 512), ("small", 12, 768), ("medium", 24, 1024), ("large", 24, 1536), ("xl", 24, 2048)].map { size in
+        + [("xs", 6, 512), ("small", 12, 768), ("medium", 24, 1024), ("large", 24, 1536), ("xl", 24, 2048)].map {
+            size in
             Preset("megablocks-dense-\(size.0)") {
                 gpt(layers: size.1, width: size.2, heads: size.2 / 64, sequence: 1024, vocabulary: 51_200) { _ in
                     .dense(width: 4 * size.2)
@@ -230,7 +231,9 @@ extension Preset {
     /// LLaMA2-MoE's expert width and context are not stated; 5376 gives its 6.7 B parameters.
     static let scMoE = [
         Preset("scmoe-gpt2-small") {
-            gpt(layers: 12, width: 768, heads: 12, sequence: 1024, part: alternating(768, { _ in 8 }, choices: 2, capacity: 2))
+            gpt(
+                layers: 12, width: 768, heads: 12, sequence: 1024,
+                part: alternating(768, { _ in 8 }, choices: 2, capacity: 2))
         },
         Preset("scmoe-gpt2-medium") {
             gpt(

@@ -160,7 +160,9 @@ extension CPUBackend: ElementwiseOp {
 
     public func convert(_ source: Tensor, into target: Tensor) throws {
         precondition(source.count == target.count && source.isContiguous && target.isContiguous)
-        guard source.dtype != target.dtype else { return try copy(source, into: target) }
+        guard source.dtype != target.dtype else {
+            return try copy(source.reshaped(source.count), into: target.reshaped(target.count))
+        }
         try source.waitUntilReady()
         overElements(source.count) { begin, count in
             if source.dtype == .f32 {

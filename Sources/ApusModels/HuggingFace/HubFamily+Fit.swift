@@ -101,7 +101,8 @@ private struct Demand {
                 key: "sliding_window", found: configuration.slidingWindow.map { "\($0)" } ?? "null",
                 families: configuration.slidingWindow != nil ? [.mixtral, .qwen3MoE] : all),
             Demand(
-                key: "head_width", found: "\(configuration.headWidth), and \(configuration.heads) of them are not "
+                key: "head_width",
+                found: "\(configuration.headWidth), and \(configuration.heads) of them are not "
                     + "'width', \(configuration.width)", families: fills ? all : [.mixtral, .qwen3MoE]),
         ]
     }
@@ -124,7 +125,9 @@ private struct Demand {
                 "router.renormalizes", renormalizes,
                 renormalizes != firstRenormalizes ? [] : renormalizes ? all : [.olmoe, .qwen3MoE]),
             demand("router.weight_scale", moe.router.weightScale, moe.router.weightScale == 1 ? all : []),
-            demand("policy.kind", moe.policy == .dropless ? "'dropless'" : "'capacity'", moe.policy == .dropless ? all : []),
+            demand(
+                "policy.kind", moe.policy == .dropless ? "'dropless'" : "'capacity'", moe.policy == .dropless ? all : []
+            ),
             demand("shared_width", moe.sharedWidth, moe.sharedWidth == 0 ? all : []),
             demand("residual", moe.isResidual, moe.isResidual ? [] : all),
         ]

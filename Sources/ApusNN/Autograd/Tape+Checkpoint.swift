@@ -15,14 +15,14 @@ extension Tape {
         guard isRecording else { return try body(self, inputs) }
         let idle = Tape(backend: backend, isRecording: false)
         let outputs = try body(idle, inputs.map { .constant($0.tensor) })
-        return record(name, inputs: inputs, outputs: outputs.map(\.tensor)) { flow in
+        return record(name, inputs: inputs, outputs: outputs.map(\.tensor), runsAlways: true) { flow in
             let inner = Tape(backend: flow.backend)
             let leaves = inputs.map { $0.needsGradient ? inner.leaf($0.tensor) : .constant($0.tensor) }
             let results = try body(inner, leaves)
             for (index, result) in results.enumerated() {
                 if let gradient = flow.takeOutput(index) { try inner.addRoot(result, seed: gradient) }
             }
-            try inner.backward()
+            try inner.backward(schedule: flow.tape.schedule)
             for (input, leaf) in zip(inputs, leaves) {
                 if let gradient = inner.gradient(of: leaf) { try flow.accumulate(gradient, into: input) }
             }

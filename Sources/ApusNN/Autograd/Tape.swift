@@ -24,6 +24,8 @@ public final class Tape {
     private var producers: [Int] = []
     var gradients: [Tensor?] = []
     private var roots: [(slot: Int, seed: Tensor)] = []
+    /// The schedule of the backward under way, which checkpointed blocks follow too.
+    private(set) var schedule = BackwardSchedule.reverse
 
     /// The role of a node in an asynchronous exchange.
     public enum NodeKind: Sendable {
@@ -40,6 +42,7 @@ public final class Tape {
         let kind: NodeKind
         let inputs: [Int]
         let outputs: [Int]
+        let runsAlways: Bool
         var backward: ((borrowing GradientFlow) throws -> Void)?
     }
 
@@ -57,16 +60,19 @@ public final class Tape {
         return Variable(tensor: tensor, slot: gradients.count - 1)
     }
 
-    /// Records one op. `backward` runs at most once, and not at all when no gradient reaches an output.
+    /// Records one op. `backward` runs at most once, and not at all when no gradient reaches an output, unless it
+    /// `runsAlways`.
     ///
     /// - Parameters:
     ///   - name: The op's name in traces and messages.
     ///   - kind: Its role in an asynchronous exchange.
     ///   - inputs: The variables it read. Constants are allowed and get no gradient.
     ///   - outputs: The tensors it made.
+    ///   - runsAlways: Whether `backward` runs even when no gradient has arrived: that of an exchange, which other
+    ///     ranks wait for, and that of a block that may contain one.
     ///   - backward: Reads output gradients from the flow and accumulates into inputs and parameters.
     public func record(
-        _ name: String, kind: NodeKind = .compute, inputs: [Variable], outputs: [Tensor],
+        _ name: String, kind: NodeKind = .compute, inputs: [Variable], outputs: [Tensor], runsAlways: Bool = false,
         backward: @escaping (borrowing GradientFlow) throws -> Void
     ) -> [Variable] {
         guard isRecording else { return outputs.map(Variable.constant) }
@@ -76,7 +82,9 @@ public final class Tape {
             return gradients.count - 1
         }
         nodes.append(
-            Node(name: name, kind: kind, inputs: inputs.compactMap(\.slot), outputs: slots, backward: backward))
+            Node(
+                name: name, kind: kind, inputs: inputs.compactMap(\.slot), outputs: slots, runsAlways: runsAlways,
+                backward: backward))
         return zip(outputs, slots).map { Variable(tensor: $0, slot: $1) }
     }
 
@@ -110,12 +118,14 @@ public final class Tape {
     public func backward(schedule: BackwardSchedule = .reverse) throws {
         for (slot, seed) in roots { try accumulate(seed, into: slot) }
         roots.removeAll()
+        self.schedule = schedule
         let order = schedule.order(of: TapeGraph(nodes: nodes, producers: producers))
         for index in order {
             // Taken out of the tape, so that what the closure holds is freed as soon as it has run.
             let backward = nodes[index].backward.take()
             let outputs = nodes[index].outputs
-            if outputs.contains(where: { gradients[$0] != nil }), let backward {
+            let isReached = nodes[index].runsAlways || outputs.contains { gradients[$0] != nil }
+            if isReached, let backward {
                 try backward(GradientFlow(tape: self, outputs: outputs))
             }
             for output in outputs { gradients[output] = nil }

@@ -7,39 +7,41 @@ import Testing
 
 @Suite struct HubConfigurationTests {
     @Test(arguments: [
-        ("mixtral-8x7b", Fixtures.mixtral, HubFamily.mixtral), ("olmoe-1b-7b", Fixtures.olmoe, .olmoe),
-        ("qwen3-30b-a3b", Fixtures.qwen3, .qwen3MoE),
+        ("mixtral-8x7b", Fixture.mixtral, HubFamily.mixtral), ("olmoe-1b-7b", Fixture.olmoe, .olmoe),
+        ("qwen3-30b-a3b", Fixture.qwen3, .qwen3MoE),
     ])
-    func `public configurations are the presets`(name: String, text: String, family: HubFamily) throws {
-        let stored = try CheckpointConfiguration(json: text)
+    func `public configurations are the presets`(name: String, fixture: Fixture, family: HubFamily) throws {
+        let stored = try CheckpointConfiguration(json: fixture.text)
         #expect(stored.configuration == (try ModelConfiguration.preset(named: name)))
         #expect(stored.family == family)
         #expect(stored.dtype == "bfloat16")
     }
 
     @Test func `special ids are read`() throws {
-        #expect(try CheckpointConfiguration(json: Fixtures.mixtral).tokens == SpecialTokens(beginning: 1, ends: [2]))
-        #expect(try CheckpointConfiguration(json: Fixtures.olmoe).tokens == SpecialTokens(ends: [50_279], padding: 1))
-        #expect(try CheckpointConfiguration(json: Fixtures.smallQwen3).tokens == SpecialTokens(ends: [7, 9]))
+        #expect(
+            try CheckpointConfiguration(json: Fixture.mixtral.text).tokens == SpecialTokens(beginning: 1, ends: [2]))
+        #expect(
+            try CheckpointConfiguration(json: Fixture.olmoe.text).tokens == SpecialTokens(ends: [50_279], padding: 1))
+        #expect(try CheckpointConfiguration(json: Fixture.smallQwen3.text).tokens == SpecialTokens(ends: [7, 9]))
     }
 
     @Test func `routing is the family's own`() throws {
         func moe(_ text: String) throws -> MoEConfiguration {
             try #require(CheckpointConfiguration(json: text).configuration.mixtures.first)
         }
-        let mixtral = try moe(Fixtures.mixtral)
+        let mixtral = try moe(Fixture.mixtral.text)
         #expect(mixtral.router == RouterConfiguration(scoring: .softmaxThenTopK, renormalizes: true))
         #expect(mixtral.losses == RouterLosses(balance: 0.02, scope: .pooled))
         #expect(mixtral.policy == .dropless && mixtral.activation == .swiglu)
-        #expect(try moe(Fixtures.olmoe).router.renormalizes == false)
-        #expect(try moe(Fixtures.qwen3).router.renormalizes)
+        #expect(try moe(Fixture.olmoe.text).router.renormalizes == false)
+        #expect(try moe(Fixture.qwen3.text).router.renormalizes)
         // Mixtral's own code renormalises whatever this key says.
-        let odd = Fixtures.mixtral.replacing("\"use_cache\": true", with: "\"norm_topk_prob\": false")
+        let odd = Fixture.mixtral.text.replacing("\"use_cache\": true", with: "\"norm_topk_prob\": false")
         #expect(try moe(odd).router.renormalizes)
     }
 
     @Test func `layers, windows, ties and version 5 spelling of Qwen3-MoE`() throws {
-        let stored = try CheckpointConfiguration(json: Fixtures.smallQwen3)
+        let stored = try CheckpointConfiguration(json: Fixture.smallQwen3.text)
         let model = stored.configuration
         #expect(stored.dtype == "float32")
         // Every second layer is a mixture, but layer 3 is named as dense.
@@ -52,44 +54,78 @@ import Testing
     }
 
     @Test func `heads' width and key heads fall back as transformers has it`() throws {
-        let stored = try CheckpointConfiguration(json: Fixtures.qwen3.replacing("\"head_dim\": 128,", with: ""))
+        let stored = try CheckpointConfiguration(json: Fixture.qwen3.text.replacing("\"head_dim\": 128,", with: ""))
         #expect(stored.configuration.headWidth == 64)
         let null = try CheckpointConfiguration(
-            json: Fixtures.mixtral.replacing("\"num_key_value_heads\": 8", with: "\"num_key_value_heads\": null"))
+            json: Fixture.mixtral.text.replacing("\"num_key_value_heads\": 8", with: "\"num_key_value_heads\": null"))
         #expect(null.configuration.keyValueHeads == 32)
         let absent = try CheckpointConfiguration(
-            json: Fixtures.olmoe.replacing("\"num_key_value_heads\": 16,", with: ""))
+            json: Fixture.olmoe.text.replacing("\"num_key_value_heads\": 16,", with: ""))
         #expect(absent.configuration.keyValueHeads == 16)
-        let theta = try CheckpointConfiguration(json: Fixtures.mixtral.replacing("\"rope_theta\": 1000000.0,", with: ""))
+        let theta = try CheckpointConfiguration(
+            json: Fixture.mixtral.text.replacing("\"rope_theta\": 1000000.0,", with: ""))
         #expect(theta.configuration.position == .rotary(theta: 1_000_000))
     }
 
     @Test(arguments: [
-        (Fixtures.mixtral, "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "'hidden_act' is 'gelu'"),
-        (Fixtures.mixtral, "\"rope_theta\": 1000000.0", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0}", "'rope_scaling.type' is 'yarn'"),
-        (Fixtures.mixtral, "\"rope_theta\": 1000000.0", "\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1.0}", "'rope_parameters.rope_type' is 'llama3'"),
-        (Fixtures.mixtral, "\"rope_theta\": 1000000.0", "\"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 2}", "'rope_parameters.factor' is 2"),
-        (Fixtures.mixtral, "\"use_cache\": true", "\"partial_rotary_factor\": 0.5", "'partial_rotary_factor' is 0.5"),
-        (Fixtures.mixtral, "\"use_cache\": true", "\"rope_parameters\": {\"rope_theta\": 5.0}", "'rope_theta' is 1000000.0; it must be the same"),
-        (Fixtures.mixtral, "\"use_cache\": true", "\"num_experts\": 16", "'num_experts' is 16; it must be the same as 'num_local_experts'"),
-        (Fixtures.mixtral, "\"use_cache\": true", "\"router_jitter_noise\": 0.1", "'router_jitter_noise' is 0.1"),
-        (Fixtures.mixtral, "\"use_cache\": true", "\"quantization_config\": {\"bits\": 4}", "'quantization_config' is an object"),
-        (Fixtures.mixtral, "\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1", "'attention_dropout' is 0.1"),
-        (Fixtures.mixtral, "MixtralForCausalLM", "MixtralForSequenceClassification", "'architectures' is 'MixtralForSequenceClassification'"),
-        (Fixtures.mixtral, "\"vocab_size\": 32000", "\"use_cache\": true", "has no key 'vocab_size'"),
-        (Fixtures.mixtral, "\"num_local_experts\": 8", "\"num_local_experts\": 0", "'num_local_experts' is 0; it must be a whole number from 1"),
-        (Fixtures.mixtral, "\"num_attention_heads\": 32", "\"num_attention_heads\": 0", "'num_attention_heads' is 0"),
-        (Fixtures.mixtral, "\"num_hidden_layers\": 32", "\"num_hidden_layers\": 999999999999", "'num_hidden_layers' is 999999999999"),
-        (Fixtures.mixtral, "\"hidden_size\": 4096", "\"hidden_size\": 4096.0", "'hidden_size' is 4096.0"),
-        (Fixtures.mixtral, "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 0", "'tie_word_embeddings' is 0"),
-        (Fixtures.olmoe, "\"use_cache\": true", "\"head_dim\": 64", "'head_dim' is 64"),
-        (Fixtures.olmoe, "\"use_cache\": true", "\"sliding_window\": 128", "'sliding_window' is 128"),
-        (Fixtures.qwen3, "\"use_sliding_window\": false", "\"use_sliding_window\": true", "'max_window_layers' is 48"),
-        (Fixtures.qwen3, "\"mlp_only_layers\": []", "\"mlp_only_layers\": 3", "'mlp_only_layers' is 3; it must be a list"),
-        (Fixtures.qwen3, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 0", "'decoder_sparse_step' is 0"),
-        (Fixtures.qwen3, "\"eos_token_id\": 151645", "\"eos_token_id\": \"x\"", "'eos_token_id' is 'x'"),
+        (Fixture.mixtral, "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "'hidden_act' is 'gelu'"),
+        (
+            Fixture.mixtral, "\"rope_theta\": 1000000.0", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0}",
+            "'rope_scaling.type' is 'yarn'"
+        ),
+        (
+            Fixture.mixtral, "\"rope_theta\": 1000000.0",
+            "\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1.0}",
+            "'rope_parameters.rope_type' is 'llama3'"
+        ),
+        (
+            Fixture.mixtral, "\"rope_theta\": 1000000.0",
+            "\"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 2}",
+            "'rope_parameters.factor' is 2"
+        ),
+        (Fixture.mixtral, "\"use_cache\": true", "\"partial_rotary_factor\": 0.5", "'partial_rotary_factor' is 0.5"),
+        (
+            Fixture.mixtral, "\"use_cache\": true", "\"rope_parameters\": {\"rope_theta\": 5.0}",
+            "'rope_theta' is 1000000.0; it must be the same"
+        ),
+        (
+            Fixture.mixtral, "\"use_cache\": true", "\"num_experts\": 16",
+            "'num_experts' is 16; it must be the same as 'num_local_experts'"
+        ),
+        (Fixture.mixtral, "\"use_cache\": true", "\"router_jitter_noise\": 0.1", "'router_jitter_noise' is 0.1"),
+        (
+            Fixture.mixtral, "\"use_cache\": true", "\"quantization_config\": {\"bits\": 4}",
+            "'quantization_config' is an object"
+        ),
+        (Fixture.mixtral, "\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1", "'attention_dropout' is 0.1"),
+        (
+            Fixture.mixtral, "MixtralForCausalLM", "MixtralForSequenceClassification",
+            "'architectures' is 'MixtralForSequenceClassification'"
+        ),
+        (Fixture.mixtral, "\"vocab_size\": 32000", "\"use_cache\": true", "has no key 'vocab_size'"),
+        (
+            Fixture.mixtral, "\"num_local_experts\": 8", "\"num_local_experts\": 0",
+            "'num_local_experts' is 0; it must be a whole number from 1"
+        ),
+        (Fixture.mixtral, "\"num_attention_heads\": 32", "\"num_attention_heads\": 0", "'num_attention_heads' is 0"),
+        (
+            Fixture.mixtral, "\"num_hidden_layers\": 32", "\"num_hidden_layers\": 999999999999",
+            "'num_hidden_layers' is 999999999999"
+        ),
+        (Fixture.mixtral, "\"hidden_size\": 4096", "\"hidden_size\": 4096.0", "'hidden_size' is 4096.0"),
+        (Fixture.mixtral, "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 0", "'tie_word_embeddings' is 0"),
+        (Fixture.olmoe, "\"use_cache\": true", "\"head_dim\": 64", "'head_dim' is 64"),
+        (Fixture.olmoe, "\"use_cache\": true", "\"sliding_window\": 128", "'sliding_window' is 128"),
+        (Fixture.qwen3, "\"use_sliding_window\": false", "\"use_sliding_window\": true", "'max_window_layers' is 48"),
+        (
+            Fixture.qwen3, "\"mlp_only_layers\": []", "\"mlp_only_layers\": 3",
+            "'mlp_only_layers' is 3; it must be a list"
+        ),
+        (Fixture.qwen3, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 0", "'decoder_sparse_step' is 0"),
+        (Fixture.qwen3, "\"eos_token_id\": 151645", "\"eos_token_id\": \"x\"", "'eos_token_id' is 'x'"),
     ])
-    func `what Apus does not compute is refused by name`(text: String, good: String, bad: String, message: String) {
+    func `what Apus does not compute is refused by name`(fixture: Fixture, good: String, bad: String, message: String) {
+        let text = fixture.text
         #expect(text.contains(good))
         let error = #expect(throws: ModelConfigurationError.self) {
             try CheckpointConfiguration(json: text.replacing(good, with: bad))
@@ -97,12 +133,9 @@ import Testing
         #expect(error.map(String.init(describing:))?.contains(message) == true, "\(String(describing: error))")
     }
 
-    @Test(arguments: [
-        ("mixtral", Fixtures.mixtral), ("olmoe", Fixtures.olmoe), ("qwen3", Fixtures.qwen3),
-        ("small qwen3", Fixtures.smallQwen3),
-    ])
-    func `what is written reads back`(name: String, text: String) throws {
-        let stored = try CheckpointConfiguration(json: text)
+    @Test(arguments: [Fixture.mixtral, .olmoe, .qwen3, .smallQwen3])
+    func `what is written reads back`(fixture: Fixture) throws {
+        let stored = try CheckpointConfiguration(json: fixture.text)
         let family = try #require(stored.family)
         let written = try family.json(stored.configuration, dtype: .bf16, tokens: stored.tokens)
         let again = try CheckpointConfiguration(json: written)

@@ -26,17 +26,49 @@ import Testing
         #expect(families { model, _ in model.queryKeyNorm = .projection } == [.olmoe])
         #expect(families { model, _ in model.queryKeyNorm = .head } == [.qwen3MoE])
         #expect(families { model, _ in model.headWidth = 16 } == [.mixtral])
-        #expect(families { _, moe in moe.router.scoring = .topKThenSoftmax; moe.router.renormalizes = false } == [.mixtral])
+        #expect(
+            families { _, moe in
+                moe.router.scoring = .topKThenSoftmax
+                moe.router.renormalizes = false
+            } == [.mixtral])
         for norm in [ModelConfiguration.QueryKeyNorm.projection, .head] {
             let own: [HubFamily] = norm == .head ? [.qwen3MoE] : [.olmoe]
-            #expect(families { model, moe in model.queryKeyNorm = norm; moe.router.renormalizes = false } == own)
-            #expect(families { model, _ in model.queryKeyNorm = norm; model.attentionBias = true } == own)
-            #expect(families { model, _ in model.queryKeyNorm = norm; model.tiedEmbeddings = true } == own)
+            #expect(
+                families { model, moe in
+                    model.queryKeyNorm = norm
+                    moe.router.renormalizes = false
+                } == own)
+            #expect(
+                families { model, _ in
+                    model.queryKeyNorm = norm
+                    model.attentionBias = true
+                } == own)
+            #expect(
+                families { model, _ in
+                    model.queryKeyNorm = norm
+                    model.tiedEmbeddings = true
+                } == own)
         }
-        #expect(families { model, _ in model.queryKeyNorm = .projection; model.attentionClip = 3 } == [.olmoe])
-        #expect(families { model, _ in model.queryKeyNorm = .head; model.attentionClip = 3 } == [])
-        #expect(families { model, _ in model.queryKeyNorm = .projection; model.headWidth = 16 } == [])
-        #expect(families { model, _ in model.queryKeyNorm = .head; model.slidingWindow = 3 } == [.qwen3MoE])
+        #expect(
+            families { model, _ in
+                model.queryKeyNorm = .projection
+                model.attentionClip = 3
+            } == [.olmoe])
+        #expect(
+            families { model, _ in
+                model.queryKeyNorm = .head
+                model.attentionClip = 3
+            } == [])
+        #expect(
+            families { model, _ in
+                model.queryKeyNorm = .projection
+                model.headWidth = 16
+            } == [])
+        #expect(
+            families { model, _ in
+                model.queryKeyNorm = .head
+                model.slidingWindow = 3
+            } == [.qwen3MoE])
         #expect(families { model, _ in model.slidingWindow = 3 } == [.mixtral])
     }
 
@@ -49,7 +81,10 @@ import Testing
             ("feed_forward[0].activation", { _, moe in moe.activation = .gelu }),
             ("feed_forward[0].router.scoring", { _, moe in moe.router.scoring = .sigmoid }),
             ("feed_forward[0].router.weight_scale", { _, moe in moe.router.weightScale = 2 }),
-            ("feed_forward[0].policy.kind", { _, moe in moe.policy = .capacity(factor: 1, minimum: 4, order: .position) }),
+            (
+                "feed_forward[0].policy.kind",
+                { _, moe in moe.policy = .capacity(factor: 1, minimum: 4, order: .position) }
+            ),
             ("feed_forward[0].shared_width", { _, moe in moe.sharedWidth = 8 }),
             ("feed_forward[0].residual", { _, moe in moe.isResidual = true }),
         ]
@@ -84,9 +119,12 @@ import Testing
         #expect(HubFamily.qwen3MoE.canExpress(model))
         model.feedForward.append(.dense(width: 11))
         #expect(!HubFamily.qwen3MoE.canExpress(model))
-        model.feedForward[3] = .moe(MoEConfiguration(experts: 5, choices: 2, width: 24, router: RouterConfiguration(renormalizes: true)))
-        #expect(throws: ModelConfigurationError.notExpressible(
-            family: .qwen3MoE, key: "feed_forward[3].experts", found: "5", others: [])) {
+        model.feedForward[3] = .moe(
+            MoEConfiguration(experts: 5, choices: 2, width: 24, router: RouterConfiguration(renormalizes: true)))
+        #expect(
+            throws: ModelConfigurationError.notExpressible(
+                family: .qwen3MoE, key: "feed_forward[3].experts", found: "5", others: [])
+        ) {
             try HubFamily.qwen3MoE.check(model)
         }
     }

@@ -1,8 +1,9 @@
 import ApusExperts
 import ApusKernels
-@testable import ApusModels
 import ApusNN
 import Testing
+
+@testable import ApusModels
 
 @Suite struct InventoryTests {
     @Test func `names and shapes of a small model`() {
@@ -41,7 +42,8 @@ import Testing
 
     @Test func `biases, learned positions and residual experts have names`() {
         let moe = MoEConfiguration(
-            experts: 1, choices: 1, width: 6, activation: .gelu, router: RouterConfiguration(scoring: .sigmoid, biasRate: 0.01),
+            experts: 1, choices: 1, width: 6, activation: .gelu,
+            router: RouterConfiguration(scoring: .sigmoid, biasRate: 0.01),
             isResidual: true)
         let model = ModelConfiguration(
             vocabulary: 10, width: 8, heads: 2, maximumPositions: 12, norm: .layer, position: .learned,
@@ -79,7 +81,9 @@ import Testing
         #expect(throws: ModelConfigurationError.unknownPreset(name: "ted-350m-4", nearest: "ted-1.3b-4")) {
             try ModelConfiguration.preset(named: "ted-350m-4")
         }
-        #expect(try ModelConfiguration.preset(named: "ted-6.7b-48").mixtures.map(\.experts) == Array(repeating: 48, count: 16))
+        #expect(
+            try ModelConfiguration.preset(named: "ted-6.7b-48").mixtures.map(\.experts)
+                == Array(repeating: 48, count: 16))
         #expect(throws: ModelConfigurationError.self) { try ModelConfiguration.preset(named: "ted-6.7b-0") }
         #expect(throws: ModelConfigurationError.self) { try ModelConfiguration.preset(named: "ted-6.7b--3") }
         #expect(throws: ModelConfigurationError.self) { try ModelConfiguration.preset(named: "") }

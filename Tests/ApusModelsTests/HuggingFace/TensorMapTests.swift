@@ -18,7 +18,9 @@ import Testing
     }
 
     /// The same file with the experts of `layers` fused.
-    static func fused(_ family: HubFamily, layers: [Int] = [0, 1], infix: String = "mlp") -> [(name: String, shape: [Int])] {
+    static func fused(_ family: HubFamily, layers: [Int] = [0, 1], infix: String = "mlp") -> [(
+        name: String, shape: [Int]
+    )] {
         var tensors = file(family)
         for layer in layers {
             tensors.removeAll { $0.name.hasPrefix("model.layers.\(layer).") && $0.name.contains(".experts.") }
@@ -74,8 +76,10 @@ import Testing
         let up = try #require(gateUp.slices.first { $0.name == "model.layers.1.mlp.experts.1.up_proj.weight" })
         #expect(up == TensorSlice(name: up.name, shape: [6, 8], elements: 18 * 8..<24 * 8))
         let down = try #require(placements.first { $0.hubName == "model.layers.1.mlp.experts.down_proj" })
-        #expect(down.slices[2] == TensorSlice(
-            name: "model.layers.1.mlp.experts.2.down_proj.weight", shape: [8, 6], elements: 96..<144))
+        #expect(
+            down.slices[2]
+                == TensorSlice(
+                    name: "model.layers.1.mlp.experts.2.down_proj.weight", shape: [8, 6], elements: 96..<144))
         for placement in placements {
             #expect(placement.slices.allSatisfy { $0.elements.count == $0.shape.reduce(1, *) })
             #expect(placement.slices.first?.elements.lowerBound == 0)
@@ -114,11 +118,13 @@ import Testing
         tensors[norm].shape = [9]
         tensors.append(("z", []))
         let error = #expect(throws: TensorMapError.self) { try Self.map(.olmoe).placements(of: tensors) }
-        #expect(error?.problems == [
-            .wrongShape(name: "model.layers.0.input_layernorm.weight", found: [9], expected: [8]),
-            .missing(name: "model.layers.1.mlp.experts.0.up_proj.weight", shape: [6, 8]),
-            .missing(name: "lm_head.weight", shape: [10, 8]), .leftOver(name: "a", shape: [1]), .leftOver(name: "z", shape: []),
-        ])
+        #expect(
+            error?.problems == [
+                .wrongShape(name: "model.layers.0.input_layernorm.weight", found: [9], expected: [8]),
+                .missing(name: "model.layers.1.mlp.experts.0.up_proj.weight", shape: [6, 8]),
+                .missing(name: "lm_head.weight", shape: [10, 8]), .leftOver(name: "a", shape: [1]),
+                .leftOver(name: "z", shape: []),
+            ])
         let text = error.map(String.init(describing:)) ?? ""
         #expect(text.hasPrefix("5 tensors do not fit the model"))
         #expect(text.contains("'model.layers.0.input_layernorm.weight' has shape [9] instead of [8]"))
@@ -127,17 +133,22 @@ import Testing
     @Test func `experts may not come twice`() {
         let tensors = Self.file(.olmoe) + [("model.layers.0.mlp.experts.down_proj", [3, 8, 6])]
         let fused = "model.layers.0.mlp.experts.down_proj"
-        #expect(throws: TensorMapError(problems: (0..<3).map {
-            .twice(name: "model.layers.0.mlp.experts.\($0).down_proj.weight", also: fused)
-        })) { try Self.map(.olmoe).placements(of: tensors) }
+        #expect(
+            throws: TensorMapError(
+                problems: (0..<3).map {
+                    .twice(name: "model.layers.0.mlp.experts.\($0).down_proj.weight", also: fused)
+                })
+        ) { try Self.map(.olmoe).placements(of: tensors) }
     }
 
     @Test func `a fused tensor of another shape is named`() {
         var tensors = Self.fused(.qwen3MoE)
         tensors[tensors.count - 1].shape = [3, 6, 8]
-        #expect(throws: TensorMapError(problems: [
-            .wrongShape(name: "model.layers.1.mlp.experts.down_proj", found: [3, 6, 8], expected: [3, 8, 6])
-        ])) { try Self.map(.qwen3MoE).placements(of: tensors) }
+        #expect(
+            throws: TensorMapError(problems: [
+                .wrongShape(name: "model.layers.1.mlp.experts.down_proj", found: [3, 6, 8], expected: [3, 8, 6])
+            ])
+        ) { try Self.map(.qwen3MoE).placements(of: tensors) }
     }
 
     @Test func `a file of another model, or an empty one, lists at most twenty lines`() {

@@ -1,0 +1,76 @@
+import Glibc
+import Synchronization
+
+extension InProcess {
+    /// Runs `body` once for each rank, each on its own thread with its own communicator, and waits for all.
+    ///
+    /// A rank that throws ends the world, so that no other rank waits for it.
+    ///
+    /// - Parameters:
+    ///   - ranks: Size of the world.
+    ///   - delay: How long transfers take.
+    ///   - timeout: How long an operation may wait for its ranks.
+    /// - Returns: What the ranks returned, by rank.
+    /// - Throws: The first error that any rank threw.
+    public static func run<Value: Sendable>(
+        ranks: Int, delay: TransferDelay = .none, timeout: Duration = .seconds(60),
+        _ body: @escaping @Sendable (InProcess) throws -> Value
+    ) throws -> [Value] {
+        precondition(ranks >= 1, "a world has at least one rank")
+        let world = InProcessWorld(size: ranks, delay: delay)
+        let outcome = Outcome<Value>(ranks: ranks)
+        let progress = RankThread { world.runProgress() }
+        let threads = (0..<ranks).map { rank in
+            RankThread {
+                let collective = InProcess(
+                    world, group: 0, name: worldName, rank: rank, members: Array(0..<ranks), timeout: timeout)
+                do {
+                    let value = try body(collective)
+                    outcome.results.withLock { $0.values[rank] = value }
+                } catch {
+                    // Noted before the others hear of it, so that what they throw in turn is never the first.
+                    outcome.results.withLock { if $0.error == nil { $0.error = error } }
+                    world.fail(.aborted(communicator: worldName, reason: "rank \(rank) failed: \(error)"))
+                }
+            }
+        }
+        for thread in threads { thread.join() }
+        world.stop()
+        progress.join()
+        let (values, error) = outcome.results.withLock { ($0.values, $0.error) }
+        if let error { throw error }
+        return values.compactMap(\.self)
+    }
+
+    private final class Outcome<Value: Sendable>: Sendable {
+        let results: Mutex<(values: [Value?], error: (any Error)?)>
+
+        init(ranks: Int) { results = Mutex((Array(repeating: nil, count: ranks), nil)) }
+    }
+}
+
+/// A thread of the system that runs one closure.
+private struct RankThread: Sendable {
+    private let thread: pthread_t
+
+    init(_ body: @escaping @Sendable () -> Void) {
+        var thread = pthread_t()
+        let status = pthread_create(
+            &thread, nil,
+            { argument in
+                guard let argument else { return nil }
+                Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(Body(run: body)).toOpaque())
+        precondition(status == 0, "the system refused a thread: errno \(status)")
+        self.thread = thread
+    }
+
+    func join() { pthread_join(thread, nil) }
+
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+
+        init(run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+}

@@ -1,0 +1,67 @@
+import ApusKernels
+import ApusTensor
+
+/// A collective under way on a tape. It must be finished exactly once: doing it twice does not compile.
+///
+/// It is two nodes. In forward, *start* begins the collective and *finish* waits for it; what runs in between hides it.
+/// In backward, the adjoint of *finish* begins the mirrored collective on the gradient and the adjoint of *start* waits
+/// for it and adds the result to the input's gradient. Both adjoints run on every rank whether or not a gradient
+/// reaches them there, with zeros in its place, for the other ranks wait for them.
+public struct Exchange: ~Copyable {
+    private let complete: () throws -> Variable
+
+    init(_ complete: @escaping () throws -> Variable) { self.complete = complete }
+
+    /// Waits for the result.
+    ///
+    /// - Throws: the error that the collective ended with.
+    public consuming func finish() throws -> Variable { try complete() }
+}
+
+extension Tape {
+    /// Records the two nodes of a collective whose output `result` is under way, or complete already.
+    ///
+    /// - Parameters:
+    ///   - x: What the collective reads. A constant is not recorded; whether it is one must not depend on the rank.
+    ///   - mirror: Starts what backward does to the gradient of `result`, which is dense, and returns the gradient of
+    ///     `x`, under way.
+    func exchange(
+        _ name: String, _ x: Variable, result: Tensor,
+        mirror: @escaping (_ dy: Tensor, _ backend: any Backend) throws -> Tensor
+    ) -> Exchange {
+        guard isRecording, x.needsGradient else { return Exchange { .constant(try result.completed()) } }
+        let source = GradientSlot(of: x)
+        let pending = record("\(name) start", kind: .start, inputs: [x], outputs: [result], runsAlways: true) { flow in
+            guard let dx = flow.takeOutput() else { return }
+            try flow.accumulate(dx.completed(), into: source)
+        }[0]
+        let arriving = GradientSlot(of: pending, shape: x.shape)
+        let (shape, dtype) = (result.shape, result.dtype)
+        return Exchange { [self] in
+            let y = try pending.tensor.completed()
+            return record("\(name) finish", kind: .finish, inputs: [pending], outputs: [y], runsAlways: true) { flow in
+                let dy = try flow.takeOutput()?.dense(flow.backend) ?? flow.backend.zeros(shape, dtype)
+                try flow.accumulate(mirror(dy, flow.backend), into: arriving)
+            }[0]
+        }
+    }
+}
+
+extension Tensor {
+    /// The tensor without its event, after waiting for it where streams run inline. A device's streams wait themselves.
+    func completed() throws -> Tensor {
+        guard device == .cpu, let ready else { return self }
+        try ready.wait()
+        var tensor = self
+        tensor.ready = nil
+        return tensor
+    }
+
+    /// The tensor itself when its rows follow each other without gaps, else a copy in which they do.
+    func dense(_ backend: any Backend) throws -> Tensor {
+        if isContiguous { return self }
+        let copy = try backend.empty(shape, dtype)
+        try backend.copy(self, into: copy)
+        return copy
+    }
+}

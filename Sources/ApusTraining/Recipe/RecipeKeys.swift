@@ -1,0 +1,55 @@
+/// Every key that a recipe can hold, by the group that holds it: the one list that refusals and the writer share.
+public enum RecipeKeys {
+    /// A group's dotted name (empty for the whole recipe) and its keys, in the order in which they are written.
+    public typealias Group = (name: String, keys: [String])
+
+    /// All groups, outer ones first.
+    public static let groups: [Group] = [
+        ("", ["seed", "model", "data", "training", "layout", "output"]),
+        (
+            "model",
+            [
+                "preset", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
+                "maximum_positions",
+                "norm", "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip",
+                "sliding_window", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation", "experts",
+            ]
+        ),
+        ("model.position", ["kind", "theta"]),
+        (
+            "model.experts",
+            [
+                "count", "choices", "width", "every", "layers", "activation", "router", "policy", "bank", "losses",
+                "shared_width", "residual",
+            ]
+        ),
+        ("model.experts.router", ["scoring", "renormalize", "weight_scale", "jitter", "gumbel", "bias_rate"]),
+        ("model.experts.policy", ["capacity", "minimum", "order"]),
+        ("model.experts.losses", ["balance", "scope", "z", "importance"]),
+        ("data", ["path", "vocabulary", "sequence_length", "held_out", "shuffle"]),
+        (
+            "training",
+            [
+                "steps", "batch", "micro_batch", "precision", "optimizer", "schedule", "clip_norm", "checkpointing",
+                "routing_group", "balance_group", "evaluate_every", "evaluate_batches", "deterministic", "threads",
+                "memory_limit",
+            ]
+        ),
+        ("training.optimizer", ["learning_rate", "beta1", "beta2", "epsilon", "weight_decay"]),
+        ("training.schedule", ["kind", "warmup_steps", "final_fraction", "decay_steps"]),
+        ("layout", ["tensor", "expert", "data", "pipeline"]),
+        ("output", ["save_every", "keep", "log_every"]),
+    ]
+
+    /// The keys of the group called `name`.
+    static func keys(of name: String) -> [String] { groups.first { $0.name == name }?.keys ?? [] }
+
+    /// What to do about `key`, which the group called `name` does not have.
+    static func remedy(unknown key: String, in name: String) -> String {
+        let known = keys(of: name)
+        if let near = nearestName(to: key, among: known) { return "did you mean \(near)?" }
+        let homes = groups.filter { $0.keys.contains(key) }.map { $0.name.isEmpty ? key : "\($0.name).\(key)" }
+        if let home = homes.first { return "did you mean \(home)?" }
+        return "the keys are \(known.joined(separator: ", "))"
+    }
+}

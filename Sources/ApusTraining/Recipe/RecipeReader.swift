@@ -1,0 +1,81 @@
+import ApusExperts
+import ApusModels
+
+/// Turns a recipe's tree into a ``Recipe``, or tells the log why not.
+struct RecipeReader {
+    let log: FindingLog
+
+    /// The recipe, or `nil` when something was wrong; the log then says what.
+    func recipe(_ root: SourceNode) -> Recipe? {
+        if root.isNull {
+            log.add(
+                .file, "", "holds no recipe", "write at least model, data and training; see Recipes/quickstart.yaml")
+            return nil
+        }
+        guard case .mapping = root.content else {
+            log.add(
+                root.place, "", "is \(root.shown), not a recipe", "begin with keys such as model:, data: and training:")
+            return nil
+        }
+        let top = Section(root, name: "", log: log)
+        let seed = top.integer("seed", 0...Int.max, default: 0, example: 1)
+        let data = self.data(top.section("data"))
+        let section = top.section("model")
+        let model = ModelReader(section: section, data: data).model()
+        let training = TrainingReader(section: top.section("training"), data: data).training()
+        layout(top.section("layout"))
+        let output = self.output(top.section("output"))
+        guard let model, log.isEmpty else { return nil }
+        checkRows(model, data, training, top.section("training"))
+        checkSizes(model, section)
+        return Recipe(seed: UInt64(seed), model: model, data: data, training: training, output: output)
+    }
+
+    private func data(_ section: Section) -> DataConfiguration {
+        DataConfiguration(
+            path: section.text("path", example: "the path of a text file or folder"),
+            vocabulary: section.choice("vocabulary", default: DataConfiguration.Vocabulary.bytes),
+            sequenceLength: section.integer("sequence_length", 1...1 << 20, example: 256),
+            heldOut: section.real("held_out", .belowOne, default: 0.05, example: 0.05),
+            shuffle: section.flag("shuffle", default: true))
+    }
+
+    /// Degrees of parallelism: none of them is stored, because only 1 is accepted.
+    private func layout(_ section: Section) {
+        for key in RecipeKeys.keys(of: "layout") {
+            let degree = section.integer(key, 1...Int.max, default: 1, example: 1)
+            section.require(degree == 1, key, "is \(degree)", "this build runs on one rank; use 1 or remove the key")
+        }
+    }
+
+    private func output(_ section: Section) -> OutputConfiguration {
+        OutputConfiguration(
+            saveEvery: section.integer("save_every", 0...1_000_000_000, default: 1000, example: 500),
+            keep: section.integer("keep", 1...10_000, default: 2, example: 2),
+            logEvery: section.integer("log_every", 0...1_000_000_000, default: 10, example: 10))
+    }
+
+    /// Rows are numbered with 32 bits.
+    private func checkRows(
+        _ model: ModelConfiguration, _ data: DataConfiguration, _ training: TrainingConfiguration, _ section: Section
+    ) {
+        let choices = model.feedForward.indices.compactMap { model.moe(layer: $0)?.choices }.max() ?? 1
+        let rowsPerSequence = data.sequenceLength * choices
+        let most = Int(Int32.max) / rowsPerSequence
+        section.require(
+            training.microBatch <= most, "micro_batch",
+            "is \(training.microBatch), which makes more than \(Int32.max) routed rows",
+            "use at most \(most) with this data.sequence_length")
+    }
+
+    /// What no key is to blame for alone.
+    private func checkSizes(_ model: ModelConfiguration, _ section: Section) {
+        do throws(ModelConfigurationError) {
+            try model.checkSizes()
+        } catch .impossible(let key, let found, let reason) {
+            log.add(section.place, section.name, "cannot be built, because \(key) is \(found)", reason)
+        } catch {
+            log.add(section.place, section.name, "cannot be built", "\(error)")
+        }
+    }
+}

@@ -1,0 +1,228 @@
+import ApusExperts
+import ApusKernels
+import ApusModels
+import ApusNN
+import ApusOptim
+import ApusTraining
+import Foundation
+import Testing
+
+@Suite("Reading recipes")
+struct RecipeReadingTests {
+    @Test("defaults are filled in")
+    func defaults() throws {
+        let recipe = try Recipe(yaml: Fixture.good)
+        #expect(recipe.seed == 1)
+        #expect(recipe.model.vocabulary == 257)
+        #expect(recipe.model.headWidth == 16)
+        #expect(recipe.model.maximumPositions == 128)
+        #expect(recipe.model.moe(layer: 0) == nil)
+        #expect(recipe.model.moe(layer: 1) == MoEConfiguration(experts: 8, choices: 2, width: 32))
+        #expect(recipe.model.feedForward[2] == .dense(width: 128))
+        #expect(recipe.data == DataConfiguration(path: "text.txt", sequenceLength: 128))
+        #expect(recipe.training == TrainingConfiguration(steps: 100, batch: 8))
+        #expect(recipe.output == OutputConfiguration())
+    }
+
+    @Test("every key lands where it belongs")
+    func everyKey() throws {
+        let recipe = try Recipe(
+            yaml: """
+                seed: 7
+                model:
+                  vocabulary: 320
+                  layers: 3
+                  width: 96
+                  heads: 6
+                  key_value_heads: 3
+                  head_width: 32
+                  maximum_positions: 512
+                  norm: layer
+                  norm_epsilon: 1e-6
+                  position: {kind: learned}
+                  query_key_norm: head
+                  attention_bias: true
+                  attention_clip: 8
+                  sliding_window: 64
+                  activation: gelu
+                  feed_forward_width: 200
+                  tied_embeddings: true
+                  initial_deviation: 0.01
+                  experts:
+                    count: [4, 8]
+                    choices: 3
+                    width: 48
+                    layers: [2, 0]
+                    activation: relu
+                    router: {scoring: sigmoid, renormalize: true, weight_scale: 2.5, jitter: 0.1, gumbel: true, bias_rate: 0.001}
+                    policy: {capacity: 1.5, minimum: 2, order: probability}
+                    bank: padded
+                    losses: {balance: 0.02, scope: pooled, z: 0.003, importance: 0.004}
+                    shared_width: 16
+                    residual: true
+                data: {path: 'some dir/a: b', vocabulary: bytes, sequence_length: 100, held_out: 0.25, shuffle: false}
+                training:
+                  steps: 1_000
+                  batch: 12
+                  micro_batch: 6
+                  precision: bf16-pure
+                  optimizer: {learning_rate: 3e-4, beta1: 0.8, beta2: 0.99, epsilon: 1e-6, weight_decay: 0}
+                  schedule: {kind: constant-then-decay, warmup_steps: 10, final_fraction: 0.2, decay_steps: 300}
+                  clip_norm: 0
+                  checkpointing: true
+                  routing_group: 3
+                  balance_group: 6
+                  evaluate_every: 50
+                  evaluate_batches: 3
+                  deterministic: false
+                  threads: 2
+                  memory_limit: 8GiB
+                layout: {tensor: 1, expert: 1, data: 1, pipeline: 1}
+                output: {save_every: 20, keep: 5, log_every: 1}
+                """)
+        let mixture = MoEConfiguration(
+            experts: 4, choices: 3, width: 48, activation: .relu,
+            router: RouterConfiguration(
+                scoring: .sigmoid, renormalizes: true, weightScale: 2.5, jitter: 0.1, gumbel: true, biasRate: 0.001),
+            policy: .capacity(factor: 1.5, minimum: 2, order: .probability), bank: .padded,
+            losses: RouterLosses(balance: 0.02, scope: .pooled, z: 0.003, importance: 0.004), sharedWidth: 16,
+            isResidual: true)
+        var larger = mixture
+        larger.experts = 8
+        let model = ModelConfiguration(
+            vocabulary: 320, width: 96, heads: 6, keyValueHeads: 3, headWidth: 32, maximumPositions: 512, norm: .layer,
+            normEpsilon: 1e-6, position: .learned, queryKeyNorm: .head, attentionBias: true, attentionClip: 8,
+            slidingWindow: 64, activation: .gelu, feedForward: [.moe(mixture), .dense(width: 200), .moe(larger)],
+            tiedEmbeddings: true, initialDeviation: 0.01)
+        let training = TrainingConfiguration(
+            steps: 1000, batch: 12, microBatch: 6, precision: .bf16Pure,
+            optimizer: .init(learningRate: 3e-4, beta1: 0.8, beta2: 0.99, epsilon: 1e-6, weightDecay: 0),
+            schedule: .init(kind: .constantThenDecay, warmupSteps: 10, finalFraction: 0.2, decaySteps: 300),
+            clipNorm: 0,
+            checkpointing: true, routingGroup: 3, balanceGroup: 6, evaluateEvery: 50, evaluateBatches: 3,
+            deterministic: false, threads: 2, memoryLimit: 8 << 30)
+        #expect(
+            recipe
+                == Recipe(
+                    seed: 7, model: model,
+                    data: DataConfiguration(path: "some dir/a: b", sequenceLength: 100, heldOut: 0.25, shuffle: false),
+                    training: training, output: OutputConfiguration(saveEvery: 20, keep: 5, logEvery: 1)))
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+    }
+
+    @Test("no experts is a dense model, and an override can make one")
+    func dense() throws {
+        let yaml = Fixture.good.replacing("  feed_forward_width: 128\n", with: "")
+        let dense = try Recipe(yaml: yaml, overrides: ["model.experts=null", "model.feed_forward_width=256"])
+        #expect(dense.model.feedForward == Array(repeating: .dense(width: 256), count: 4))
+    }
+
+    @Test("every preset reads as it is, changes by single keys, and reads back")
+    func presets() throws {
+        #expect(!ModelConfiguration.presetNames.isEmpty)
+        for name in ModelConfiguration.presetNames {
+            var preset = try ModelConfiguration.preset(named: name)
+            preset.vocabulary = max(preset.vocabulary, 257)
+            let yaml = "model: {preset: \(name)}\ndata: {path: a, sequence_length: 64}\ntraining: {steps: 5, batch: 2}"
+            let recipe = try Recipe(yaml: yaml)
+            #expect(recipe.model == preset)
+            #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+            let changed = try Recipe(yaml: yaml, overrides: ["model.norm_epsilon=0.5"])
+            var expected = preset
+            expected.normEpsilon = 0.5
+            #expect(changed.model == expected)
+        }
+    }
+
+    @Test("a preset shrinks with a few keys, its pattern of layers kept")
+    func smallPreset() throws {
+        let name = "mixtral-8x7b"
+        let preset = try ModelConfiguration.preset(named: name)
+        let recipe = try Recipe(
+            yaml: "model: {preset: \(name)}\ndata: {path: a, sequence_length: 64}\ntraining: {steps: 5, batch: 2}",
+            overrides: [
+                "model.layers=2", "model.width=64", "model.heads=4", "model.key_value_heads=2",
+                "model.experts.width=32",
+                "model.experts.count=4", "model.experts.choices=1", "model.activation=relu",
+            ])
+        #expect(recipe.model.layers == 2)
+        #expect(recipe.model.headWidth == 16)
+        #expect(recipe.model.position == preset.position)
+        #expect(recipe.model.moe(layer: 1)?.experts == 4)
+        #expect(recipe.model.moe(layer: 1)?.activation == .relu)
+        #expect(recipe.model.moe(layer: 1)?.router == preset.moe(layer: 0)?.router)
+    }
+
+    @Test("a byte order mark, Windows line ends and an empty group are read")
+    func variants() throws {
+        let recipe = try Recipe(yaml: Fixture.good)
+        #expect(try Recipe(yaml: "\u{FEFF}" + Fixture.good) == recipe)
+        #expect(try Recipe(yaml: Fixture.good.replacing("\n", with: "\r\n")) == recipe)
+        #expect(try Recipe(yaml: Fixture.good + "\noutput:\nlayout: {}\n") == recipe)
+    }
+
+    @Test("byte counts", arguments: [("4096", 4096), ("8GiB", 8 << 30), ("1.5 MiB", 3 << 19), ("2GB", 2_000_000_000)])
+    func bytes(_ text: String, _ count: Int) throws {
+        #expect(try Recipe(yaml: Fixture.good + "\n  memory_limit: \(text)").training.memoryLimit == count)
+    }
+
+    @Test(
+        "byte counts that are none",
+        arguments: ["0", "-1", "8 GiBs", "1e3", ".", "9999999999TiB", "99999999999999999999"])
+    func noBytes(_ text: String) {
+        #expect(Fixture.complaint(Fixture.good + "\n  memory_limit: \(text)").contains("training.memory_limit is"))
+    }
+
+    @Test("the shipped recipes are accepted and read back from what they resolve to")
+    func shipped() throws {
+        #expect(Fixture.shipped.count >= 5)
+        for path in Fixture.shipped {
+            let recipe = try Recipe(contentsOf: path)
+            let text = recipe.resolvedYAML()
+            let again = try Recipe(yaml: text)
+            #expect(again == recipe, "\(path)")
+            #expect(again.resolvedYAML() == text)
+        }
+    }
+
+    @Test("the dense quickstart differs in its feed-forward layers alone, which have the same active width")
+    func quickstarts() throws {
+        let sparse = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("quickstart.yaml").path)
+        var dense = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("quickstart-dense.yaml").path)
+        let mixture = try #require(sparse.model.moe(layer: 0))
+        #expect(dense.model.feedForward == Array(repeating: .dense(width: mixture.choices * mixture.width), count: 4))
+        dense.model.feedForward = sparse.model.feedForward
+        #expect(dense == sparse)
+    }
+}
+
+@Suite("Recipe files")
+struct RecipeFileTests {
+    @Test("what cannot be a recipe file is refused with the reason")
+    func files() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("recipe-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        func complaint(_ path: String) -> String {
+            do throws(Recipe.Error) {
+                _ = try Recipe(contentsOf: path)
+                return ""
+            } catch {
+                return error.description
+            }
+        }
+        let file = folder.appendingPathComponent("r.yaml").path
+        #expect(
+            complaint(file) == "\(file): cannot be read (No such file or directory): give the path of a recipe file")
+        #expect(complaint(folder.path).contains("is no regular file"))
+        #expect(complaint("/dev/zero").contains("is no regular file"))
+        try Data(count: 2 << 20).write(to: URL(fileURLWithPath: file))
+        #expect(complaint(file).contains("has more than 1048576 bytes"))
+        try Data([0x61, 0x3A, 0xFF, 0xFE]).write(to: URL(fileURLWithPath: file))
+        #expect(complaint(file).contains("is not UTF-8 text"))
+        try Data(count: 100).write(to: URL(fileURLWithPath: file))
+        #expect(complaint(file).contains("is not"))
+        try Data(Fixture.good.utf8).write(to: URL(fileURLWithPath: file))
+        #expect(complaint(file) == "")
+    }
+}
