@@ -15,13 +15,24 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
 }
 
-/// A test target beside the target it tests.
+/// The tests of the target `name`, which may use all that it may, and the test support.
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+    .testTarget(
+        name: "\(name)Tests", dependencies: [.init(stringLiteral: name), "ApusTestSupport"] + dependencies,
+        swiftSettings: settings)
 }
+
+let kernels: [Target.Dependency] = ["ApusKernels", "ApusTensor"]
+let network: [Target.Dependency] = ["ApusNN", "ApusCollectives"] + kernels
+let model: [Target.Dependency] = ["ApusModels", "ApusExperts"] + network
+let training: [Target.Dependency] = ["ApusOptim", "ApusData"] + model
 
 let package = Package(
     name: "apus",
+    products: [
+        .library(name: "Apus", targets: ["Apus"]),
+        .executable(name: "apus", targets: ["ApusCLI"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
@@ -31,9 +42,32 @@ let package = Package(
         library("ApusTensor", ["CApusKernels"]),
         library("ApusKernels", ["ApusTensor", "CApusKernels"]),
         library("ApusCollectives", ["ApusTensor"]),
-        library("ApusNN", ["ApusKernels", "ApusCollectives", "ApusTensor"]),
-        library("ApusExperts", ["ApusNN", "ApusKernels", "ApusCollectives", "ApusTensor"]),
-        library("ApusModels", ["ApusExperts", "ApusNN", "ApusKernels", "ApusTensor"]),
+        library("ApusNN", ["ApusCollectives"] + kernels),
+        library("ApusExperts", network),
+        library("ApusOptim", ["ApusNN"] + kernels),
+        library("ApusModels", ["ApusExperts"] + network),
+        library("ApusData", ["ApusTensor"]),
+        library("ApusTraining", training + ["Yams"]),
+        library("ApusInference", ["ApusData"] + model),
+        library("Apus", ["ApusTraining", "ApusInference"] + training),
+        .executableTarget(
+            name: "ApusCLI",
+            dependencies: [
+                "ApusTraining", "ApusInference",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ] + training,
+            swiftSettings: settings),
+
+        library("ApusTestSupport", kernels),
+        tests("ApusTensor", []),
+        tests("ApusKernels", ["ApusTensor", "CApusKernels"]),
+        tests("ApusCollectives", ["ApusTensor"]),
+        tests("ApusNN", ["ApusCollectives"] + kernels),
+        tests("ApusExperts", network),
+        tests("ApusModels", ["ApusExperts", "ApusOptim"] + network),
+        tests("ApusTraining", training),
+        tests("ApusInference", ["ApusData"] + model),
+        .testTarget(name: "ArchitectureTests", dependencies: ["ApusTestSupport"], swiftSettings: settings),
     ],
     cLanguageStandard: .c2x
 )

@@ -39,7 +39,7 @@ public struct OperationSignature: Sendable, Equatable, CustomStringConvertible {
     /// What a split is called.
     public var label: String?
 
-    init(_ kind: Kind, label: String? = nil) {
+    init(kind: Kind, label: String? = nil) {
         self.kind = kind
         self.label = label
     }
@@ -47,24 +47,24 @@ public struct OperationSignature: Sendable, Equatable, CustomStringConvertible {
     /// The signature of `operation`.
     public init(_ operation: CollectiveOperation) {
         switch operation {
-        case .allReduce(let input, let reduction, _): self.init(.allReduce, input, reduction: reduction)
-        case .reduceScatter(let input, let reduction, _): self.init(.reduceScatter, input, reduction: reduction)
-        case .allGather(let input, _): self.init(.allGather, input)
+        case .allReduce(let input, let reduction, _): self.init(kind: .allReduce, input, reduction: reduction)
+        case .reduceScatter(let input, let reduction, _): self.init(kind: .reduceScatter, input, reduction: reduction)
+        case .allGather(let input, _): self.init(kind: .allGather, input)
         case .broadcast(let tensor, let root):
-            self.init(.broadcast, tensor)
+            self.init(kind: .broadcast, tensor)
             self.root = root
-        case .allToAll(let input, _, nil): self.init(.allToAll, input)
+        case .allToAll(let input, _, nil): self.init(kind: .allToAll, input)
         case .allToAll(let input, _, .some):
-            self.init(.allToAllUneven, input)
+            self.init(kind: .allToAllUneven, input)
             elements = input.rowCount
-        case .send(let tensor, _): self.init(.send, tensor)
-        case .receive(let tensor, _): self.init(.receive, tensor)
-        case .barrier: self.init(.barrier)
+        case .send(let tensor, _): self.init(kind: .send, tensor)
+        case .receive(let tensor, _): self.init(kind: .receive, tensor)
+        case .barrier: self.init(kind: .barrier)
         }
     }
 
-    private init(_ kind: Kind, _ tensor: Tensor, reduction: Reduction? = nil) {
-        self.init(kind)
+    private init(kind: Kind, _ tensor: Tensor, reduction: Reduction? = nil) {
+        self.init(kind: kind)
         self.reduction = reduction
         dtype = tensor.dtype
         elements = tensor.count

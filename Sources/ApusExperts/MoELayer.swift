@@ -57,8 +57,7 @@ public struct MoELayer {
         let routing = try router.route(x, layer: layer, context)
         var hidden: Variable
         if chunks > 1, let pieces = try Chunking.split(x, routing, into: chunks, on: tape) {
-            hidden = try runChunks(pieces, on: tape)
-            if let shared { hidden = try tape.add(hidden, shared(x, on: tape)) }
+            hidden = try runChunks(pieces, of: x, on: tape)
         } else {
             let flight = try dispatcher.dispatch(x, routing.decision, on: tape)
             let base = try shared?(x, on: tape)
@@ -72,8 +71,9 @@ public struct MoELayer {
     }
 
     /// Starts the exchange of the next piece before computing the present one.
-    private func runChunks(_ pieces: [Chunking.Piece], on tape: Tape) throws -> Variable {
+    private func runChunks(_ pieces: [Chunking.Piece], of x: Variable, on tape: Tape) throws -> Variable {
         var flight: InFlight? = try dispatcher.dispatch(pieces[0].x, pieces[0].decision, on: tape)
+        let base = try shared?(x, on: tape)
         var results: [Variable] = []
         for (index, piece) in pieces.enumerated() {
             guard let present = flight.take() else { preconditionFailure("every piece is dispatched before its turn") }
@@ -81,8 +81,9 @@ public struct MoELayer {
                 flight = try dispatcher.dispatch(pieces[index + 1].x, pieces[index + 1].decision, on: tape)
             }
             let computed = try bank(present.finish(), on: tape)
+            let part = try base.map { try Chunking.slice($0, piece.tokens, on: tape) }
             results.append(
-                try dispatcher.combine(computed, weights: piece.weights, piece.decision, base: nil, on: tape).finish())
+                try dispatcher.combine(computed, weights: piece.weights, piece.decision, base: part, on: tape).finish())
         }
         return try Chunking.join(results, on: tape)
     }

@@ -33,7 +33,7 @@ struct DelayTests {
 
     @Test
     func `transfers of one communicator follow each other, those of two run side by side`() throws {
-        let delay = TransferDelay(perOperation: .milliseconds(100))
+        let delay = TransferDelay(perOperation: .milliseconds(200))
         let times = try InProcess.run(ranks: 2, delay: delay) { world in
             let part = try #require(try world.split(name: "part", color: 0))
             let memory = CachingAllocator()
@@ -46,8 +46,8 @@ struct DelayTests {
             }
             return try [time(world, world), time(world, part)]
         }
-        #expect(times.allSatisfy { $0[0] >= .milliseconds(195) })
-        #expect(times.contains { $0[1] < .milliseconds(190) })
+        #expect(times.allSatisfy { $0[0] >= .milliseconds(395) })
+        #expect(times.contains { $0[1] < .milliseconds(390) })
     }
 
     @Test

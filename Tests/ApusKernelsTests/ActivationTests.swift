@@ -28,7 +28,7 @@ import Testing
         let factor = activation.inputsPerOutput
         for (rows, width) in [(1, 1), (3, 17), (17, 100), (70, 257)] {
             let name = "\(activation) of (\(rows), \(width)) \(dtype)"
-            let h = try backend.random(rows, factor * width, dtype: dtype, seed: 1, scale: 6)
+            let h = try backend.random(rows, factor * width, dtype: dtype, seed: 1, scale: 3)
             let a = try backend.sentinel(rows, width, dtype: dtype)
             try backend.activate(activation, h, into: a)
             let inputs = h.doubles
@@ -68,7 +68,7 @@ import Testing
         let h = try backend.allocator.floating(inputs, Shape(1, inputs.count), dtype)
         let a = try backend.empty(Shape(1, values.count), dtype)
         try backend.activate(activation, h, into: a)
-        expectClose(a, zip(h.doubles, values).map { Self.value(activation, $0, $1 * 0 + 1) }, "\(activation)")
+        expectClose(a, h.doubles.prefix(values.count).map { Self.value(activation, $0, 1) }, "\(activation)")
         let da = try backend.allocator.floating(values.map { _ in 1 }, Shape(1, values.count), dtype)
         let dh = try backend.empty(h.shape, dtype)
         try backend.activateBackward(activation, da, h: h, into: dh, recomputed: nil)

@@ -59,7 +59,7 @@ public final class InProcess: Collective {
             return counters.splits[name, default: 1]
         }
         let ticket = SplitTicket(color: color, key: key)
-        try join(.split(ticket), OperationSignature(.split, label: name), nil, nil).wait()
+        try join(.split(ticket), OperationSignature(kind: .split, label: name), nil, nil).wait()
         guard let color, let seat = ticket.seat.withLock({ $0 }) else { return nil }
         return InProcess(
             world, group: seat.group, name: partName(name, color: color, occurrence: occurrence), rank: seat.rank,

@@ -41,38 +41,42 @@ final class InProcessWorld: Sendable {
     ) throws(CollectiveError) {
         let call = arrival.call
         let key = Meeting.Key(group: group, pair: call.channel.pair, sequence: call.sequence)
-        let outcome = state.withLock { state -> Result<Meeting?, CollectiveError> in
+        var completed: Meeting?
+        let failure = state.withLock { state -> CollectiveError? in
             // Published under the lock, so that the watch never sees a rank that has come but is not yet counted.
             board.publish(call)
             if let failure = state.failure {
-                return .failure(.aborted(communicator: call.channel.communicator, reason: failure.cause))
+                return .aborted(communicator: call.channel.communicator, reason: failure.cause)
             }
             var meeting = state.meetings[key] ?? Meeting(members: members, timeout: timeout)
             do throws(CollectiveError) {
                 try meeting.admit(arrival, at: place)
             } catch {
-                return .failure(error)
+                return error
             }
             guard meeting.isComplete else {
                 state.meetings[key] = meeting
                 wake(at: meeting.deadline, &state)
-                return .success(nil)
+                return nil
             }
             state.meetings[key] = nil
-            let duration = delay.duration(byteCount: meeting.operations.map(\.byteCount).max() ?? 0)
-            guard duration > .zero, !meeting.operations.isEmpty else { return .success(meeting) }
+            let operations = meeting.operations
+            let duration = delay.duration(byteCount: operations.map(\.byteCount).max() ?? 0)
+            guard duration > .zero, !operations.isEmpty else {
+                completed = meeting
+                return nil
+            }
             let due = max(.now, state.wireFreeAt[group] ?? .now) + duration
             state.wireFreeAt[group] = due
             state.transfers.append(Transfer(due: due, meeting: meeting))
             wake(at: due, &state)
-            return .success(nil)
+            return nil
         }
-        switch outcome {
-        case .success(let meeting): if let meeting { perform(meeting) }
-        case .failure(let error):
-            if case .mismatch = error { fail(error) }
-            throw error
+        if let failure {
+            if case .mismatch = failure { fail(failure) }
+            throw failure
         }
+        perform(&completed)
     }
 
     /// Ends the world: whoever waits, or will call, gets `error` or learns that the world was aborted because of it.
@@ -84,16 +88,16 @@ final class InProcessWorld: Sendable {
     /// The progress thread: moves data when it is due, and ends the world when a meeting is late.
     func runProgress() {
         while true {
-            let (due, late, nextWake, isStopping) = state.withLock { state in
+            var (due, late, nextWake, isStopping) = state.withLock { state in
                 let now = ContinuousClock.now
                 let due = state.transfers.filter { $0.due <= now }.sorted { $0.due < $1.due }
                 state.transfers.removeAll { $0.due <= now }
                 let late = state.meetings.values.filter { $0.deadline <= now }.min { $0.deadline < $1.deadline }
                 state.nextWake = (state.transfers.map(\.due) + state.meetings.values.map(\.deadline)).min()
-                return (due.map(\.meeting), late.flatMap(timeoutError), state.nextWake, state.isStopping)
+                return (due.map { Optional($0.meeting) }, late.flatMap(timeoutError), state.nextWake, state.isStopping)
             }
             if isStopping { return }
-            for meeting in due { perform(meeting) }
+            for index in due.indices { perform(&due[index]) }
             if let late {
                 fail(late)
             } else if due.isEmpty {
@@ -114,16 +118,21 @@ final class InProcessWorld: Sendable {
         alarm.ring()
     }
 
-    private func perform(_ meeting: consuming Meeting) {
-        let events = meeting.events
+    /// Moves the data and announces it. The tensors go before the events happen, so that whoever waits finds itself
+    /// their only owner.
+    private func perform(_ completed: inout Meeting?) {
+        guard let events = completed.map(move) else { return }
+        completed = nil
+        for event in events { event.signal() }
+    }
+
+    private func move(_ meeting: Meeting) -> [Event] {
         let tickets = meeting.arrivals.compactMap { arrival in
             if case .split(let ticket) = arrival?.request { ticket } else { nil }
         }
         SplitTicket.seat(tickets) { state.withLock { $0.nextGroup() } }
         DataMovement.perform(meeting.operations)
-        // The tensors go before the events happen, so that whoever waits finds itself their only owner.
-        _ = consume meeting
-        for event in events { event.signal() }
+        return meeting.events
     }
 
     private func end(_ error: CollectiveError, isStopping: Bool) {

@@ -8,6 +8,7 @@ import ApusTensor
 enum Chunking {
     /// A range of tokens with its part of the routing.
     struct Piece {
+        let tokens: Range<Int>
         let x: Variable
         let decision: RoutingDecision
         let weights: Variable
@@ -22,14 +23,14 @@ enum Chunking {
         return try (0..<pieces).map { index in
             let range = tokens * index / pieces..<tokens * (index + 1) / pieces
             return Piece(
-                x: try slice(x, range, on: tape),
+                tokens: range, x: try slice(x, range, on: tape),
                 decision: try routing.decision.restricted(to: range, backend: tape.backend),
                 weights: try slice(routing.weights, range, on: tape))
         }
     }
 
     /// Rows `range` of a variable; the adjoint adds into those rows.
-    private static func slice(_ x: Variable, _ range: Range<Int>, on tape: Tape) throws -> Variable {
+    static func slice(_ x: Variable, _ range: Range<Int>, on tape: Tape) throws -> Variable {
         tape.record("chunk", inputs: [x], output: x.tensor[range]) { flow in
             guard let gradient = flow.output() else { return }
             try flow.accumulate(into: x) { dx, adds in

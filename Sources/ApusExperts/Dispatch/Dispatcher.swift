@@ -3,7 +3,7 @@ import ApusTensor
 
 // Shape letters: T tokens, D model width, R routed rows.
 
-/// An exchange of rows under way. It must be finished exactly once: forgetting to, or doing it twice, does not compile.
+/// An exchange of rows under way, which finishing uses up: to finish it twice does not compile.
 public struct InFlight: ~Copyable {
     private let complete: () throws -> RoutedRows
 
@@ -14,7 +14,7 @@ public struct InFlight: ~Copyable {
     public consuming func finish() throws -> RoutedRows { try complete() }
 }
 
-/// A combination under way: the way back of an exchange.
+/// A combination under way: the way back of an exchange, used up like ``InFlight``.
 public struct InFlightCombination: ~Copyable {
     private let complete: () throws -> Variable
 

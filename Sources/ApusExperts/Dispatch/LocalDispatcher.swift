@@ -40,8 +40,9 @@ public struct LocalDispatcher: Dispatcher {
         let inputs = [results, weights] + (base.map { [$0] } ?? [])
         let combined = tape.record("combine", inputs: inputs, output: y) { flow in
             guard let dy = flow.takeOutput() else { return }
-            // Rows that no slot names (padding) must not carry garbage into the weight gradients.
-            let drows = try flow.backend.zeros(results.shape, results.dtype)
+            // Only padded rows are read without being named by a slot; they must not carry garbage into weight gradients.
+            let drows = try flow.backend.empty(results.shape, results.dtype)
+            if decision.isPadded { try flow.backend.fill(drows, with: 0) }
             let dweights = try flow.backend.empty(weights.shape, .f32)
             try flow.backend.combineRowsBackward(
                 dy, rows: results.tensor, slotToRow: slotToRow, weights: weights.tensor, choices: choices, drows: drows,

@@ -21,7 +21,8 @@ struct GatePass {
         let weights = try backend.empty(decision.ids.shape, .f32)
         let ruleScores = router.gateRule.isSoftmaxOfChosen ? logits : scores
         try backend.gateWeights(ruleScores, ids: decision.kept, rule: router.gateRule, into: weights)
-        let groups = RouterLossTerms.groups(router.losses.scope, layout)
+        let terms = RouterLossTerms(losses: router.losses, layout: layout, globalTokens: context.globalTokens)
+        let groups = terms.balanceGroups
         let probabilities = try self.probabilities(backend)
         let sums = try backend.empty(Shape(groups.count, router.experts), .f32)
         try backend.sumOverGroups(probabilities, groups: groups, mask: layout.tokenMask, into: sums)
@@ -30,10 +31,13 @@ struct GatePass {
         let outputs = tape.record("router", inputs: [input], outputs: [weights, sums, logits]) { flow in
             try backward(flow, weights: weights, ruleScores: ruleScores, groups: groups, mask: layout.tokenMask)
         }
-        let terms = RouterLossTerms(losses: router.losses, groups: groups, globalTokens: context.globalTokens, experts: router.experts)
-        var values = try terms.addRoots(
-            weights: outputs[0], probabilitySums: outputs[1], choiceCounts: counts, ids: decision.kept, on: tape)
-        if router.losses.z > 0 { values[.z] = try terms.addLogitRoot(outputs[2], on: tape) }
+        var values: [RouterLossKind: Tensor] = [:]
+        if router.losses.scope == .layer { values[.balance] = try terms.addBalance(outputs[1], counts: counts, on: tape) }
+        if router.losses.z > 0 { values[.z] = try terms.addLogits(outputs[2], on: tape) }
+        if router.losses.importance > 0 {
+            values[.importance] = try terms.addImportance(
+                outputs[0], ids: decision.kept, experts: router.experts, on: tape)
+        }
         context.report?.add(
             RoutingReport.Layer(layer: layer, choices: counts, rows: decision.permutation.counts, losses: values))
         return Routing(
@@ -44,18 +48,12 @@ struct GatePass {
     private func probabilities(_ backend: any Backend) throws -> Tensor {
         guard router.configuration.scoring == .sigmoid else { return scores }
         let shares = try backend.empty(scores.shape, .f32)
-        try backend.gateWeights(scores, ids: try everyExpert(backend), rule: GatePass.shareRule, into: shares)
+        try backend.gateWeights(scores, ids: nil, rule: GatePass.shareRule, into: shares)
         return shares
     }
 
+    /// A sigmoid router's scores as shares of their sum, with which the balance loss is formed.
     private static let shareRule = GateRule(isSoftmaxOfChosen: false, renormalizes: true, scale: 1)
-
-    /// (T, E) `i32`: each token choosing every expert, with which shares are gate weights of all scores.
-    private func everyExpert(_ backend: any Backend) throws -> Tensor {
-        let ids = try backend.empty(scores.shape, .i32, .workspace)
-        ids.assign((0..<scores.count).map { Int32($0 % router.experts) })
-        return ids
-    }
 
     private func backward(
         _ flow: borrowing GradientFlow, weights: Tensor, ruleScores: Tensor, groups: [Range<Int>], mask: Tensor?
@@ -100,7 +98,6 @@ struct GatePass {
         try backend.sumOverGroupsBackward(dsums, groups: groups, mask: mask, into: dshares)
         let shares = try probabilities(backend)
         try backend.gateWeightsBackward(
-            dshares, scores: scores, ids: try everyExpert(backend), weights: shares, rule: GatePass.shareRule,
-            into: dscores)
+            dshares, scores: scores, ids: nil, weights: shares, rule: GatePass.shareRule, into: dscores)
     }
 }

@@ -1,40 +1,38 @@
 public import ApusNN
+public import ApusTensor
 import ApusKernels
-import ApusTensor
 
 // Shape letters: E experts, K choices per token.
 
 /// The balance loss over all layers' scores at once (`balance: pooled`): what Hugging Face models compute.
 ///
-/// `balance * share * E * sum over e of F[e] * P[e]`, with F the choices of e over all layers divided by the number of
-/// (layer, token) pairs (they sum to K), P the mean probability over the same pairs, and `share` this pass's part of the
-/// global batch.
+/// `share * E * sum over e of F[e] * P[e]`, with F the choices of e over all layers divided by the number of (layer, token)
+/// pairs (they sum to K), P the mean probability over the same pairs, and `share` this pass's part of the tokens of the
+/// global batch that count.
 public enum PooledBalanceLoss {
-    /// Adds the loss as roots and returns its value before the coefficient, or `nil` when no layer takes part.
+    /// Adds `coefficient` times the loss as roots and returns its value (1) `f32` before the coefficient, or `nil` when
+    /// there is no layer or one without probabilities. All layers have the same number of experts.
     public static func addRoots(
-        _ routings: [Routing], coefficient: Float, countedTokens: Int, globalTokens: Int, on tape: Tape
-    ) throws -> Float? {
-        let sums = routings.compactMap(\.probabilitySums)
-        guard let first = sums.first, sums.count == routings.count, countedTokens > 0 else { return nil }
-        let experts = first.shape[1]
-        let pairs = Float(routings.count * countedTokens)
-        var chosen = [Float](repeating: 0, count: experts)
-        var probability = [Float](repeating: 0, count: experts)
-        for routing in routings {
-            for (index, count) in routing.choiceCounts.floats().enumerated() { chosen[index] += count / pairs }
+        _ routings: [Routing], coefficient: Float, globalTokens: Int, on tape: Tape
+    ) throws -> Tensor? {
+        let backend = tape.backend
+        let variables = routings.compactMap(\.probabilitySums)
+        guard let first = variables.first, variables.count == routings.count else { return nil }
+        let sums = try backend.zeros(first.shape, .f32)
+        let counts = try backend.zeros(first.shape, .f32)
+        for (routing, variable) in zip(routings, variables) {
+            try backend.add(sums, variable.tensor, into: sums)
+            try backend.add(counts, routing.choiceCounts, into: counts)
         }
-        for variable in sums {
-            for (index, sum) in variable.tensor.floats().enumerated() { probability[index] += sum / pairs }
-        }
-        let share = Float(countedTokens) / Float(globalTokens)
-        let value = share * Float(experts) * zip(chosen, probability).reduce(0) { $0 + $1.0 * $1.1 }
-        if coefficient > 0 {
-            let factor = coefficient * share * Float(experts) / pairs
-            for variable in sums {
-                let seed = try tape.backend.allocator.tensor(chosen.map { $0 * factor }, variable.shape, .activations)
-                try tape.addRoot(variable, seed: seed)
-            }
-        }
+        // The op divides counts by their sum and F is counts by pairs: K times as much, on average over layers.
+        let layers = Float(routings.count)
+        let choices = Float(routings.reduce(0) { $0 + $1.decision.choices }) / layers
+        let scale = Float(first.shape[1]) * choices / (layers * Float(globalTokens))
+        let value = try backend.empty(Shape(1), .f32)
+        let gradient = coefficient != 0 && tape.isRecording ? try backend.empty(first.shape, .f32) : nil
+        try backend.balanceLoss(
+            sums, counts: counts, scale: scale, into: value, coefficient: coefficient, gradient: gradient)
+        if let gradient { for variable in variables { try tape.addRoot(variable, seed: gradient) } }
         return value
     }
 }

@@ -14,7 +14,8 @@ public final class RoutingReport {
         public let choices: Tensor
         /// (E) `i32`: rows that each expert computes.
         public let rows: Tensor
-        /// (1) `f32` each: weighted losses by kind.
+        /// (1) `f32` each: this pass's part of the losses, before their coefficients. A pooled balance loss is the
+        /// model's, not a layer's.
         public let losses: [RouterLossKind: Tensor]
     }
 

@@ -85,22 +85,32 @@ public struct TopKRouter: Router {
         let tape = context.forward.tape
         let stream = RandomStream(seed: context.forward.seed, purpose: .routerJitter, layer: layer, step: step)
         let first = UInt64(context.forward.layout.firstGlobalToken * x.shape[1])
-        // Drawn again for the backward instead of kept.
+        // Drawn again for the backward instead of kept. In `f32`, for `bf16` has seven values between 0.99 and 1.01.
         let noise = { (backend: any Backend) in
-            let factors = try backend.empty(x.shape, x.dtype, .workspace)
+            let factors = try backend.empty(x.shape, .f32)
             try backend.fillRandom(
                 factors, .uniform(low: 1 - configuration.jitter, high: 1 + configuration.jitter), stream: stream,
                 first: first)
             return factors
         }
         let y = try noise(tape.backend)
-        try tape.backend.multiply(x.tensor, y, into: y)
+        try tape.backend.multiply(wide(x.tensor, tape.backend), y, into: y)
         return tape.record("router_jitter", inputs: [x], output: y) { flow in
             guard let dy = flow.output() else { return }
             let factors = try noise(flow.backend)
             try flow.backend.multiply(dy, factors, into: factors)
-            try flow.accumulate(factors, into: x)
+            guard x.dtype != .f32 else { return try flow.accumulate(factors, into: x) }
+            let dx = try flow.backend.empty(x.shape, x.dtype)
+            try flow.backend.convert(factors, into: dx)
+            try flow.accumulate(dx, into: x)
         }
+    }
+
+    private func wide(_ x: Tensor, _ backend: any Backend) throws -> Tensor {
+        guard x.dtype != .f32 else { return x }
+        let y = try backend.empty(x.shape, .f32, .workspace)
+        try backend.convert(x, into: y)
+        return y
     }
 
     private func decide(
@@ -115,7 +125,8 @@ public struct TopKRouter: Router {
             let stream = RandomStream(seed: context.forward.seed, purpose: .routerGumbel, layer: layer, step: step)
             try backend.fillRandom(
                 noise, .gumbel, stream: stream, first: UInt64(layout.firstGlobalToken * experts))
-            try backend.add(ranked, noise, into: noise)
+            try backend.add(logits, noise, into: noise)
+            if configuration.scoring == .sigmoid { try backend.sigmoid(noise, into: noise) }
             ranked = noise
         }
         if let selectionBias {
@@ -164,8 +175,12 @@ public struct TopKRouter: Router {
 
 extension TokenPolicy {
     /// `C = max(ceil(factor * K * T / E), minimum)`, and never more than the T tokens there are.
+    ///
+    /// Computed in `f32`, which rounds 1.1 * 100 / 10 to the 11 that is meant; with the factor widened to `f64` it would
+    /// be above 11, and C 12.
     static func capacity(tokens: Int, experts: Int, choices: Int, factor: Float, minimum: Int) -> Int {
-        let wanted = (Double(factor) * Double(choices * tokens) / Double(experts)).rounded(.up)
-        return min(max(Int(wanted), minimum), tokens)
+        let wanted = (Float(Double(tokens) / Double(experts)) * (factor * Float(choices))).rounded(.up)
+        // Compared before it is an integer: a factor may ask for more than any integer.
+        return wanted >= Float(tokens) ? tokens : min(max(Int(wanted), minimum), tokens)
     }
 }

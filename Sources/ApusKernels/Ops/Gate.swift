@@ -19,19 +19,20 @@ public struct GateRule: Sendable, Equatable {
         self.scale = scale
     }
 
-    /// Added to a sum of weights before dividing by it: the smallest normal `f32`, as DeepSpeed clamps to `eps`.
+    /// What a sum of weights is raised to before dividing by it, so that weights that are all 0 stay 0.
     static let smallestSum: Float = 1.2e-38
 }
 
 /// From scores and choices to combine weights and the sums that the balance losses are made of, and back.
 public protocol GateOp {
-    /// Combine weights (T, K) `f32` from `scores` (T, E) and `ids` (T, K); a choice of -1 gets 0.
+    /// Combine weights (T, K) `f32` from `scores` (T, E) and `ids` (T, K); a choice of -1 gets 0. Without `ids` a token
+    /// chooses every expert, in order.
     ///
     /// For ``GateRule/isSoftmaxOfChosen`` pass logits as `scores`.
-    func gateWeights(_ scores: Tensor, ids: Tensor, rule: GateRule, into weights: Tensor) throws
+    func gateWeights(_ scores: Tensor, ids: Tensor?, rule: GateRule, into weights: Tensor) throws
     /// `dscores` (T, E) `+=` the gradient of ``gateWeights(_:ids:rule:into:)``.
     func gateWeightsBackward(
-        _ dweights: Tensor, scores: Tensor, ids: Tensor, weights: Tensor, rule: GateRule, into dscores: Tensor) throws
+        _ dweights: Tensor, scores: Tensor, ids: Tensor?, weights: Tensor, rule: GateRule, into dscores: Tensor) throws
     /// `sums[g]` (G, E) `= ` the sum of `values` (T, E) over the tokens of each group that `mask` (T) `u8` lets count.
     func sumOverGroups(_ values: Tensor, groups: [Range<Int>], mask: Tensor?, into sums: Tensor) throws
     /// `dvalues[t] += dsums[g]` for the tokens of each group that count.
@@ -47,21 +48,22 @@ public protocol GateOp {
 }
 
 extension CPUBackend: GateOp {
-    public func gateWeights(_ scores: Tensor, ids: Tensor, rule: GateRule, into weights: Tensor) throws {
-        let (experts, choices) = (scores.shape[1], ids.shape[1])
+    public func gateWeights(_ scores: Tensor, ids: Tensor?, rule: GateRule, into weights: Tensor) throws {
+        let (experts, choices) = (scores.shape[1], weights.shape[1])
         try scores.waitUntilReady()
         let (source, chosen, target) = (
-            scores.pointer(to: Float.self), ids.pointer(to: Int32.self), weights.pointer(to: Float.self)
+            scores.pointer(to: Float.self), ids?.pointer(to: Int32.self), weights.pointer(to: Float.self)
         )
-        overRows(ids.shape[0], width: 4 * choices) { range in
+        overRows(weights.shape[0], width: 4 * choices) { range in
             for token in range {
-                let (row, picks, out) = (source + token * experts, chosen + token * choices, target + token * choices)
+                let (row, out) = (source + token * experts, target + token * choices)
+                let pick = { k in chosen.map { Int($0[token * choices + k]) } ?? k }
                 var largest = -Float.infinity
-                for k in 0..<choices where picks[k] >= 0 { largest = max(largest, row[Int(picks[k])]) }
+                for k in 0..<choices where pick(k) >= 0 { largest = max(largest, row[pick(k)]) }
                 var sum: Float = 0
                 for k in 0..<choices {
-                    let score = picks[k] < 0 ? 0 : row[Int(picks[k])]
-                    out[k] = picks[k] < 0 ? 0 : rule.isSoftmaxOfChosen ? exp(score - largest) : score
+                    let expert = pick(k)
+                    out[k] = expert < 0 ? 0 : rule.isSoftmaxOfChosen ? exp(row[expert] - largest) : row[expert]
                     sum += out[k]
                 }
                 let divides = rule.isSoftmaxOfChosen || rule.renormalizes
@@ -72,27 +74,28 @@ extension CPUBackend: GateOp {
     }
 
     public func gateWeightsBackward(
-        _ dweights: Tensor, scores: Tensor, ids: Tensor, weights: Tensor, rule: GateRule, into dscores: Tensor
+        _ dweights: Tensor, scores: Tensor, ids: Tensor?, weights: Tensor, rule: GateRule, into dscores: Tensor
     ) throws {
-        let (experts, choices) = (scores.shape[1], ids.shape[1])
+        let (experts, choices) = (scores.shape[1], weights.shape[1])
         try dweights.waitUntilReady()
         let (gradient, source, chosen) = (
-            dweights.pointer(to: Float.self), scores.pointer(to: Float.self), ids.pointer(to: Int32.self)
+            dweights.pointer(to: Float.self), scores.pointer(to: Float.self), ids?.pointer(to: Int32.self)
         )
         let (value, target) = (weights.pointer(to: Float.self), dscores.pointer(to: Float.self))
-        overRows(ids.shape[0], width: 4 * choices) { range in
+        overRows(weights.shape[0], width: 4 * choices) { range in
             for token in range {
-                let (d, picks, w) = (gradient + token * choices, chosen + token * choices, value + token * choices)
+                let (d, w) = (gradient + token * choices, value + token * choices)
+                let pick = { k in chosen.map { Int($0[token * choices + k]) } ?? k }
                 let (row, out) = (source + token * experts, target + token * experts)
                 // Of w = scale * v / sum(v): dv = scale / sum * (dw - sum(dw * w) / scale), v the score or its exponential.
                 var mean: Float = 0
                 var sum: Float = 0
-                for k in 0..<choices where picks[k] >= 0 {
+                for k in 0..<choices where pick(k) >= 0 {
                     mean += d[k] * w[k] / rule.scale
-                    sum += row[Int(picks[k])]
+                    sum += row[pick(k)]
                 }
-                for k in 0..<choices where picks[k] >= 0 {
-                    let expert = Int(picks[k])
+                for k in 0..<choices where pick(k) >= 0 {
+                    let expert = pick(k)
                     if rule.isSoftmaxOfChosen {
                         out[expert] += w[k] * (d[k] - mean)
                     } else if rule.renormalizes {

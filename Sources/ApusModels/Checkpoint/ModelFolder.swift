@@ -79,7 +79,7 @@ public struct ModelFolder {
 
 extension ShardedSafetensorsWriter {
     /// Appends a dense host tensor whole.
-    mutating func append(_ tensor: Tensor, to name: String) throws(CheckpointFileError) {
+    public mutating func append(_ tensor: Tensor, to name: String) throws(CheckpointFileError) {
         precondition(tensor.isContiguous)
         let bytes = UnsafeRawBufferPointer(
             start: tensor.rawPointer, count: tensor.dtype.byteCount(elements: tensor.count))
@@ -97,6 +97,8 @@ extension Transformer {
         toFolder folder: String, as family: HubFamily?, tokens: SpecialTokens = SpecialTokens(), backend: any Backend,
         maximumShardSize: Int = 5_000_000_000
     ) throws -> [String: FileDigest] {
+        // Refused before the first byte is written.
+        try family?.check(configuration)
         let map = HubTensorMap(family: family, configuration: configuration)
         let dtype = store.precision.modelType
         let specs = map.written.map { TensorSpec(name: $0.hubName, dtype: fileType($0, dtype, family), shape: $0.hubShape) }
@@ -129,5 +131,22 @@ extension Transformer {
     private func fileType(_ placement: TensorPlacement, _ model: DType, _ family: HubFamily?) -> DType {
         guard family == nil, let parameter = store[placement.slices[0].name] else { return model }
         return parameter.role == .router ? .f32 : model
+    }
+}
+
+extension ShardedSafetensors {
+    /// Copies a stored tensor into a dense host tensor of the same type and number of elements.
+    ///
+    /// - Throws: ``CheckpointFileError/noSuchTensor(path:tensor:known:)``, or ``CheckpointFileError/invalidTensor(path:tensor:reason:)``
+    ///   when type or size differ.
+    public func read(_ name: String, into target: Tensor) throws(CheckpointFileError) {
+        let entry = try entry(name)
+        guard entry.dtype == target.dtype, entry.count == target.count, target.isContiguous else {
+            throw .invalidTensor(
+                path: folder, tensor: name, reason: "is \(entry.stored) \(entry.shape) and not \(target.dtype) \(target.shape)")
+        }
+        try bytes(name).withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress { target.rawPointer.copyMemory(from: base, byteCount: bytes.count) }
+        }
     }
 }

@@ -23,7 +23,7 @@ public struct TensorPlacement: Sendable, Equatable {
 
 /// Tensors of a file that do not make up the model.
 public struct TensorMapError: Error, Sendable, Equatable {
-    /// One tensor's trouble. Names are those of the file.
+    /// One tensor's trouble; names are those of the file.
     public enum Problem: Sendable, Equatable {
         /// The model needs it and the file has not got it.
         case missing(name: String, shape: [Int])
@@ -37,8 +37,6 @@ public struct TensorMapError: Error, Sendable, Equatable {
 
     /// All of them: first those of the model's tensors, in the model's order, then what is left over, in the file's.
     public let problems: [Problem]
-
-    init(problems: [Problem]) { self.problems = problems }
 }
 
 extension TensorMapError: CustomStringConvertible {
@@ -53,6 +51,7 @@ extension TensorMapError: CustomStringConvertible {
 }
 
 extension TensorMapError.Problem: CustomStringConvertible {
+    /// The tensor and what is wrong with it.
     public var description: String {
         switch self {
         case .missing(let name, let shape): "\(quoted(name)) \(shape) is missing"

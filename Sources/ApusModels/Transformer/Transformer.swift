@@ -73,8 +73,8 @@ public struct Transformer {
         public let loss: Variable
         /// (T) `f32`: each token's loss in nats, 0 where the target is negative.
         public let perToken: Tensor
-        /// The pooled balance loss before its coefficient, when the configuration pools.
-        public let pooledBalance: Float?
+        /// (1) `f32`: the pooled balance loss before its coefficient, when the configuration pools.
+        public let pooledBalance: Tensor?
     }
 
     /// The loss of `tokens` (T) against `targets` (T), negative ones ignored, times `scale`; registered as a root.
@@ -120,13 +120,10 @@ public struct Transformer {
         return (hidden, routings)
     }
 
-    private func addPooledBalance(_ routings: [Routing], _ context: MoEContext) throws -> Float? {
+    private func addPooledBalance(_ routings: [Routing], _ context: MoEContext) throws -> Tensor? {
         guard let losses = moeConfigurations.first?.losses, losses.scope == .pooled else { return nil }
-        let layout = context.forward.layout
-        let counted = layout.tokenMask.map { $0.array(of: UInt8.self).reduce(0) { $0 + Int($1) } } ?? layout.tokenCount
         return try PooledBalanceLoss.addRoots(
-            routings, coefficient: losses.balance, countedTokens: counted, globalTokens: context.globalTokens,
-            on: context.forward.tape)
+            routings, coefficient: losses.balance, globalTokens: context.globalTokens, on: context.forward.tape)
     }
 
     private var moeConfigurations: [MoEConfiguration] {

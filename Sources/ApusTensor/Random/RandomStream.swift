@@ -1,3 +1,5 @@
+import CApusKernels
+
 /// What a sequence of random draws is for. Two purposes never share a draw.
 public enum RandomPurpose: UInt32, Sendable {
     /// Initial weights.
@@ -34,5 +36,12 @@ public struct RandomStream: Sendable, Hashable {
         self.seed = seed
         word0 = purpose.rawValue << 16 | UInt32(layer)
         word1 = UInt32(truncatingIfNeeded: step)
+    }
+}
+
+extension RandomStream {
+    /// The random word of element `index`: the same that fills draw from.
+    public func word(at index: UInt64) -> UInt32 {
+        apus_random_word(apus_random_stream(seed: seed, word0: word0, word1: word1), index)
     }
 }

@@ -11,8 +11,8 @@ public struct CheckpointConfiguration: Sendable, Equatable {
 
     /// Reads `config.json`, whichever kind it is; `model_type` decides.
     ///
-    /// Both spellings of keys are understood: `rope_theta` or `rope_parameters`, `torch_dtype` or `dtype`, `num_experts`
-    /// or `num_local_experts`. Keys that the family's own code does not read are passed over, as it does.
+    /// Both spellings of keys are understood: `rope_theta` or `rope_parameters`, `torch_dtype` or `dtype`,
+    /// `num_experts` or `num_local_experts`. Keys that the family's own code does not read are passed over, as it does.
     ///
     /// - Parameter path: where the text is from, for errors.
     /// - Throws: what ``ModelConfiguration/init(json:path:)`` throws; `unknownArchitecture`; `unsupported` for a value

@@ -5,7 +5,9 @@ extension ModelConfiguration {
     /// The `model_type` of Apus' own `config.json`.
     public static let modelType = "apus"
 
-    /// Apus' own `config.json`: every field, keys sorted, a newline at the end. It reads back as an equal value.
+    /// The text of Apus' own configuration file.
+    ///
+    /// Every field, keys sorted, a newline at the end; it reads back as an equal value.
     public func json() -> String {
         let fields: [String: JSONValue] = [
             "model_type": .string(Self.modelType),
@@ -30,7 +32,7 @@ extension ModelConfiguration {
         return JSONValue.object(fields).text
     }
 
-    /// Reads Apus' own `config.json`. Keys that are missing or unknown are errors.
+    /// Reads the text of Apus' own configuration file; keys that are missing or unknown are errors.
     ///
     /// - Parameter path: where the text is from, for errors.
     /// - Throws: `malformed`, `unknownArchitecture`, `missingKey`, `unknownKey`, `wrongValue` or `impossible`.

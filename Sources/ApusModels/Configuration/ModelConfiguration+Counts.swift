@@ -8,11 +8,14 @@ import ApusNN
 public struct ParameterCounts: Sendable, Equatable {
     /// All stored parameters; a tied head is not stored a second time.
     public let total: Int
-    /// What one token meets: everything but the E - K experts of each layer that it does not choose. Token table,
-    /// position table and head count whole, as in the figures that models are published with.
+    /// What one token meets: everything but the E - K experts of each layer that it does not choose.
+    ///
+    /// Token table, position table and head count whole, as in the figures that models are published with.
     public let active: Int
     /// In the table of token vectors and, where positions are learned, theirs.
     public let embedding: Int
+    /// In tables of which a token reads a row and nothing else: not a token table that is the head as well.
+    public let lookedUp: Int
     /// In the routed experts of all layers.
     public let experts: Int
     /// In the routed experts that one token chooses.
@@ -20,16 +23,16 @@ public struct ParameterCounts: Sendable, Equatable {
     /// In the routers.
     public let routers: Int
 
-    /// ``active`` without the embedding tables, which a token reads a row of: what a token's products read.
-    public var activeWithoutEmbedding: Int { active - embedding }
+    /// ``active`` without tables that are only looked up: what the work on a token reads.
+    public var activeInProducts: Int { active - lookedUp }
     /// Share of all parameters that lies in routed experts.
     public var expertShare: Double { Double(experts) / Double(max(total, 1)) }
 }
 
 /// Floating-point operations for one token, a multiplication and an addition counting as two.
 ///
-/// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every token
-/// counts K experts a layer, whatever a capacity drops or pads.
+/// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every
+/// token counts K experts a layer, whatever a capacity drops or pads.
 public struct TokenFLOPs: Sendable, Equatable {
     /// The four projections of attention.
     public let projections: Double
@@ -46,7 +49,9 @@ public struct TokenFLOPs: Sendable, Equatable {
 
     /// One forward pass.
     public var forward: Double { projections + attention + experts + denseFeedForward + routers + head }
-    /// Forward and backward: each product has two more of its size in backward. Recomputation is not counted.
+    /// Forward and backward: each product has two more of its size in backward.
+    ///
+    /// Recomputation is not counted.
     public var training: Double { 3 * forward }
     /// Share of the forward pass that routed experts take.
     public var expertShare: Double { experts / forward }
@@ -73,7 +78,8 @@ extension ModelConfiguration {
             }
         }
         return ParameterCounts(
-            total: total, active: total - experts + activeExperts, embedding: embedding, experts: experts,
+            total: total, active: total - experts + activeExperts, embedding: embedding,
+            lookedUp: tiedEmbeddings ? embedding - vocabulary * width : embedding, experts: experts,
             activeExperts: activeExperts, routers: routers)
     }
 

@@ -138,9 +138,11 @@ extension Preset {
         }
     }
 
-    /// MegaBlocks (Gale et al. 2023, section 6): 64 experts, top-1, in every layer, dropless.
+    /// The models of MegaBlocks.
     ///
-    /// Its balance loss of 0.1 is an average over layers, hence a layer's share of it here.
+    /// Gale et al. 2023, section 6: 64 experts, top-1, in every layer, dropless.
+    ///
+    /// The balance loss of 0.1 is an average over layers, hence a layer's share of it here.
     static let megaBlocks = [
         Preset("megablocks-moe-xs") { megaBlocks(layers: 6, width: 512) },
         Preset("megablocks-moe-small") { megaBlocks(layers: 12, width: 768) },
@@ -156,7 +158,9 @@ extension Preset {
         }
     }
 
-    /// DeepSpeed-MoE (Rajbhandari et al. 2022): its training recipe of section 3 (top-1 in every second layer, capacity
+    /// The models of DeepSpeed-MoE.
+    ///
+    /// Rajbhandari et al. 2022: its training recipe of section 3 (top-1 in every second layer, capacity
     /// 1.0, at least 4), PR-MoE of section 4.1 (residual, twice the experts in the last two mixtures), the students of
     /// section 4.2 (21 layers), and the larger models of section 5's table. The order of dropping is not stated.
     static let deepSpeed = [
@@ -186,7 +190,7 @@ extension Preset {
             part: alternating(width, experts, capacity: 1, isResidual: isResidual))
     }
 
-    /// The bases of DeepSpeed-MoE, of DeepSpeed-TED (Singh et al. 2023, section 6) and of MegaBlocks' dense runs.
+    /// Dense models that DeepSpeed-MoE and DeepSpeed-TED put experts into, GPT-3's sizes.
     private static let bases = [
         (name: "350m", layers: 24, width: 1024, heads: 16), (name: "1.3b", layers: 24, width: 2048, heads: 16),
         (name: "2.7b", layers: 32, width: 2560, heads: 32), (name: "6.7b", layers: 32, width: 4096, heads: 32),
@@ -214,7 +218,10 @@ extension Preset {
         [4, 8, 16, 32, 64, 128].map { "ted-\(base.name)-\($0)" }
     }
 
-    /// DeepSpeed-TED (Singh et al. 2023, section 6): top-1 in every second layer of a base, `ted-<base>-<experts>`.
+    /// The models of DeepSpeed-TED, `ted-<base>-<experts>`.
+    ///
+    /// Singh et al. 2023: top-1 in every second layer of a base, the number of experts varied. The bases are those of
+    /// DeepSpeed's example scripts.
     static func ted(_ name: String) -> ModelConfiguration? {
         let parts = name.split(separator: "-", omittingEmptySubsequences: false)
         guard parts.count == 3, parts[0] == "ted", let experts = Int(parts[2]),
@@ -225,10 +232,11 @@ extension Preset {
             part: alternating(base.width, { _ in experts }, capacity: 1))
     }
 
-    /// ScMoE (Cai et al. 2024, section 4): the sequential top-2 models that it compares with, mixtures in every second
-    /// layer (LLaMA2-MoE: in every one), capacity 2.0. Its own shortcut is another kind of block.
+    /// The models that ScMoE is compared with.
     ///
-    /// LLaMA2-MoE's expert width and context are not stated; 5376 gives its 6.7 B parameters.
+    /// Cai et al. 2024, experiments: sequential top-2, mixtures in every second layer (LLaMA2-MoE: in every one),
+    /// capacity 2.0. ScMoE's own shortcut is another kind of block. LLaMA2-MoE's expert width and context are not
+    /// stated; 5376 gives its 6.7 B parameters.
     static let scMoE = [
         Preset("scmoe-gpt2-small") {
             gpt(

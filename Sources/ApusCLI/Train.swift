@@ -1,0 +1,99 @@
+import ApusKernels
+import ApusModels
+import ApusNN
+import ApusTensor
+import ApusTraining
+import ArgumentParser
+
+/// `apus train`: a run from a recipe.
+struct Train: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Train a model as a recipe says.",
+        discussion: """
+            Writes metrics.jsonl, the resolved recipe and checkpoints below --out. Ctrl-C saves and says how to go on.
+
+            Example:
+              apus train Recipes/quickstart.yaml --set data.path=book.txt --out runs/book
+            """)
+
+    @Argument(help: "A recipe: one YAML file for model, data, training and output.")
+    var recipe: String
+
+    @Option(name: .long, help: "Override a key: dotted.key=value. May be given several times.")
+    var set: [String] = []
+
+    @Option(help: "The folder of the run (default: runs/<name of the recipe>).")
+    var out: String?
+
+    @Option(help: "Steps to train, instead of the recipe's.")
+    var steps: Int?
+
+    @Option(help: "Where to compute: auto or cpu.")
+    var device = "auto"
+
+    @Flag(help: "Continue the run in --out from its newest good checkpoint.")
+    var resume = false
+
+    func run() throws {
+        let overrides = set + (steps.map { ["training.steps=\($0)"] } ?? [])
+        let recipe = try Recipe(contentsOf: self.recipe, overrides: overrides)
+        let folder = out ?? "runs/\(recipeName)"
+        let backend = try DeviceChoice(device).backend(
+            threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit)
+        let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
+        Console.line(summary(training, folder: folder))
+        Interruption.listen()
+        switch try training.run() {
+        case .finished:
+            if !training.loadTable.isEmpty { Console.line("\n\(training.loadTable)") }
+            Console.line("\nweights: \(training.checkpoint)\nmetrics: \(folder)/metrics.jsonl")
+        case .interrupted(let step):
+            Console.line("\nstopped after step \(step), saved in \(training.checkpoint); continue with:\n  \(resumeCommand(folder))")
+        }
+    }
+
+    private var recipeName: String {
+        let file = recipe.split(separator: "/").last.map(String.init) ?? "run"
+        return file.hasSuffix(".yaml") ? String(file.dropLast(5)) : file
+    }
+
+    private func summary(_ training: TrainingRun, folder: String) -> String {
+        let counts = training.recipe.model.parameterCounts()
+        let data = training.recipe.data
+        return """
+            model    \(counts.total) parameters, \(counts.active) active for a token
+            text     \(data.path), \(training.corpusTokens) tokens
+            run      \(folder), steps \(training.stepsTaken + 1) to \(training.recipe.training.steps), \
+            \(training.recipe.training.batch) sequences of \(data.sequenceLength) each, \
+            \(training.recipe.training.precision.rawValue)
+            """
+    }
+
+    private func resumeCommand(_ folder: String) -> String {
+        let settings = set.map { " --set \($0)" }.joined()
+        return "apus train \(recipe)\(settings)\(steps.map { " --steps \($0)" } ?? "") --out \(folder) --resume"
+    }
+}
+
+/// `--device`: where a command computes.
+struct DeviceChoice {
+    /// A device that this build has not.
+    struct Unavailable: Error, CustomStringConvertible {
+        let name: String
+        var description: String {
+            name == "cuda"
+                ? "--device cuda: this build has no CUDA backend; use --device cpu"
+                : "--device \(name): no such device; use auto or cpu"
+        }
+    }
+
+    init(_ name: String) throws {
+        guard name == "auto" || name == "cpu" else { throw Unavailable(name: name) }
+    }
+
+    /// The backend of the device.
+    func backend(threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false) -> CPUBackend {
+        CPUBackend(
+            threadCount: threads ?? ThreadPool.availableCores, memoryLimit: memoryLimit, batchInvariant: batchInvariant)
+    }
+}

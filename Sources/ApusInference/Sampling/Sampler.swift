@@ -1,0 +1,75 @@
+public import ApusKernels
+public import ApusTensor
+
+// Shape letters: N rows, V vocabulary.
+
+/// Chooses tokens from logits.
+///
+/// A draw is a function of the seed, the sequence's own index and the position alone: who else is in the batch, and how
+/// the work was cut, change no draw.
+public struct Sampler: Sendable {
+    /// How tokens are chosen.
+    public let options: SamplingOptions
+
+    /// A row's place: what its draw is keyed by.
+    public struct Place: Sendable, Equatable {
+        /// The sequence's index, given by whoever asked for it and not by its place in a batch.
+        public let sequence: Int
+        /// The place in the sequence of the token to be chosen.
+        public let position: Int
+
+        /// A place.
+        public init(sequence: Int, position: Int) {
+            self.sequence = sequence
+            self.position = position
+        }
+    }
+
+    /// - Throws: ``InferenceError/invalidOption(name:value:expected:)``
+    public init(_ options: SamplingOptions) throws(InferenceError) {
+        try options.validate()
+        self.options = options
+    }
+
+    /// One id for each row of logits (N, V) `f32`; equal logits go to the lower id.
+    ///
+    /// - Throws: ``InferenceError/unusableLogits(sequence:position:id:value:)`` for NaN, for positive infinity, and when
+    ///   all are negative infinity.
+    public func choose(_ logits: Tensor, _ places: [Place], _ backend: any Backend) throws -> [Int32] {
+        precondition(logits.shape.rank == 2 && logits.shape[0] == places.count)
+        try logits.ready?.wait()
+        return try places.enumerated().map { row, place in
+            let values = UnsafeBufferPointer(
+                start: logits.pointer(to: Float.self) + row * logits.rowStride, count: logits.shape[1])
+            let best = try Sampler.highest(of: values, place)
+            guard !options.isGreedy else { return best }
+            let candidates = Candidates(values, highest: values[Int(best)], options)
+            return candidates.pick(at: try draw(place, backend))
+        }
+    }
+
+    /// The id of the highest logit.
+    private static func highest(of logits: UnsafeBufferPointer<Float>, _ place: Place) throws(InferenceError) -> Int32 {
+        var best = 0
+        for (id, value) in logits.enumerated() {
+            guard value < .infinity else { throw unusable(place, id, value) }
+            if value > logits[best] { best = id }
+        }
+        guard logits[best].isFinite else { throw unusable(place, best, logits[best]) }
+        return Int32(best)
+    }
+
+    private static func unusable(_ place: Place, _ id: Int, _ value: Float) -> InferenceError {
+        .unusableLogits(sequence: place.sequence, position: place.position, id: Int32(id), value: value)
+    }
+
+    /// Uniform inside (0, 1), of two words: one alone has 23 bits, too few for the rare tokens of a large vocabulary.
+    private func draw(_ place: Place, _ backend: any Backend) throws -> Double {
+        let stream = RandomStream(seed: options.seed, purpose: .sampling, step: place.sequence)
+        let pair = try backend.empty(Shape(2), .f32, .workspace)
+        try backend.fillRandom(pair, .uniform(low: 0, high: 1), stream: stream, first: UInt64(2 * place.position))
+        let (coarse, fine) = (Double(pair.floats()[0]), Double(pair.floats()[1]))
+        let interval = 0x1p-23
+        return coarse - interval / 2 + fine * interval
+    }
+}

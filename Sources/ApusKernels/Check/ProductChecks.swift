@@ -1,0 +1,125 @@
+import ApusTensor
+
+// Shape letters: M rows, N columns, K contracted, R routed rows, E experts.
+
+extension OpCheck {
+    private static let sizes = [(1, 1, 1), (5, 7, 3), (33, 65, 129), (70, 48, 96)]
+
+    static let product: [[OpCheck]] = [
+        make("matmul x w^T") { probe in
+            for (m, n, k) in sizes {
+                let (a, b) = (try probe.draw(m, k), try probe.draw(n, k))
+                let c = try probe.empty(m, n)
+                try probe.backend.matMul(a.tensor.matrix, b.tensor.transpose, into: c)
+                probe.expect(c, definition(m, n, k, { a.values[$0 * k + $1] }, { b.values[$1 * k + $0] }))
+            }
+        },
+        make("matmul dy w") { probe in
+            for (m, n, k) in sizes {
+                let (a, b) = (try probe.draw(m, k), try probe.draw(k, n))
+                let c = try probe.empty(m, n)
+                try probe.backend.matMul(a.tensor.matrix, b.tensor.matrix, into: c)
+                probe.expect(c, definition(m, n, k, { a.values[$0 * k + $1] }, { b.values[$0 * n + $1] }))
+            }
+        },
+        make("matmul dy^T x, accumulated") { probe in
+            for (m, n, k) in sizes {
+                let (a, b) = (try probe.draw(k, m), try probe.draw(k, n))
+                let c = try probe.draw(m, n, dtype: .f32)
+                try probe.backend.matMul(a.tensor.transpose, b.tensor.matrix, into: c.tensor, adds: true)
+                let expected = definition(m, n, k, { a.values[$1 * m + $0] }, { b.values[$0 * n + $1] })
+                probe.expect(c.tensor, zip(expected, c.values).map { $0 + $1 })
+            }
+        },
+        make("matmul of picked rows") { probe in
+            let (m, n, k) = (37, 40, 24)
+            let (a, b) = (try probe.draw(20, k), try probe.draw(n, k))
+            let index = (0..<m).map { _ in probe.integer(below: 20) }
+            let c = try probe.empty(m, n)
+            try probe.backend.matMul(
+                Matrix(a.tensor, rows: probe.put(index, m)), b.tensor.transpose, into: c)
+            probe.expect(c, definition(m, n, k, { a.values[index[$0] * k + $1] }, { b.values[$1 * k + $0] }))
+        },
+    ]
+
+    private static let counts = [[3, 0, 40, 1], [0, 0, 1], [17]]
+
+    static let grouped: [[OpCheck]] = [
+        make("grouped matmul x w^T") { probe in
+            for count in counts {
+                let group = Groups(count)
+                let (n, k) = (33, 48)
+                let x = try probe.draw(group.rows + 2, k)
+                let index = (0..<group.rows).map { _ in probe.integer(below: group.rows + 2) }
+                let w = try probe.draw(count.count, n, k)
+                let out = try probe.empty(group.rows, n)
+                try probe.backend.groupedMatMul(
+                    x.tensor, rows: probe.put(index, group.rows), weights: w.tensor, transposed: true,
+                    offsets: probe.put(group.offsets, count.count + 1), into: out)
+                probe.expect(
+                    out, group.expected(n, k, { x.values[index[$0] * k + $1] }, { w.values[($0 * n + $2) * k + $1] }))
+            }
+        },
+        make("grouped matmul dy w") { probe in
+            for count in counts {
+                let group = Groups(count)
+                let (n, k) = (48, 33)
+                let x = try probe.draw(group.rows, k)
+                let w = try probe.draw(count.count, k, n)
+                let out = try probe.empty(group.rows, n)
+                try probe.backend.groupedMatMul(
+                    x.tensor, rows: nil, weights: w.tensor, transposed: false,
+                    offsets: probe.put(group.offsets, count.count + 1), into: out)
+                probe.expect(
+                    out, group.expected(n, k, { x.values[$0 * k + $1] }, { w.values[($0 * k + $1) * n + $2] }))
+            }
+        },
+        make("grouped weight gradient") { probe in
+            for count in counts {
+                let group = Groups(count)
+                let (n, k) = (33, 24)
+                let (dy, x) = (try probe.draw(group.rows, n), try probe.draw(group.rows, k))
+                let gradient = try probe.draw(count.count, n, k, dtype: .f32)
+                try probe.backend.groupedWeightGradient(
+                    dy.tensor, x.tensor, rows: nil, offsets: probe.put(group.offsets, count.count + 1),
+                    into: gradient.tensor)
+                var expected = gradient.values
+                for (row, expert) in group.expertOfRow.enumerated() {
+                    for i in 0..<n {
+                        for j in 0..<k {
+                            expected[(expert * n + i) * k + j] += dy.values[row * n + i] * x.values[row * k + j]
+                        }
+                    }
+                }
+                probe.expect(gradient.tensor, expected)
+            }
+        },
+    ]
+
+    /// (M, N) of `a(m, k) b(k, n)`.
+    private static func definition(
+        _ m: Int, _ n: Int, _ k: Int, _ a: (Int, Int) -> Double, _ b: (Int, Int) -> Double
+    ) -> [Double] {
+        (0..<m * n).map { place in (0..<k).reduce(0) { $0 + a(place / n, $1) * b($1, place % n) } }
+    }
+}
+
+/// Rows in groups, one for each expert.
+private struct Groups {
+    let offsets: [Int]
+    let expertOfRow: [Int]
+
+    init(_ counts: [Int]) {
+        offsets = counts.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) }
+        expertOfRow = counts.enumerated().flatMap { Array(repeating: $0.offset, count: $0.element) }
+    }
+
+    var rows: Int { expertOfRow.count }
+
+    /// (R, N) of `x(row, k) w(expert, k, n)`.
+    func expected(_ n: Int, _ k: Int, _ x: (Int, Int) -> Double, _ w: (Int, Int, Int) -> Double) -> [Double] {
+        (0..<rows * n).map { place in
+            (0..<k).reduce(0) { $0 + x(place / n, $1) * w(expertOfRow[place / n], $1, place % n) }
+        }
+    }
+}

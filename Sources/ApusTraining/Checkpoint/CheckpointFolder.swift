@@ -1,0 +1,103 @@
+public import ApusKernels
+public import ApusModels
+import ApusNN
+public import ApusOptim
+import ApusTensor
+
+/// The checkpoints of a run, `<run>/checkpoints/step-00000500` and so on.
+///
+/// Each is a folder that appears whole or not at all: weights and `config.json` in the form every command reads,
+/// the optimizer's state, the run's state, and checksums of all of them. The newest that passes its checksums counts.
+public struct CheckpointFolder: Sendable {
+    /// `<run>/checkpoints`.
+    public let path: String
+    /// Newest checkpoints that are kept.
+    public let keep: Int
+
+    /// The checkpoints of the run in `run`.
+    public init(run: String, keep: Int = 2) {
+        path = "\(run)/checkpoints"
+        self.keep = max(keep, 1)
+    }
+
+    /// Steps of the checkpoints that are there, ascending.
+    public func steps() -> [Int] { RunFolder.checkpointSteps(in: path) }
+
+    /// The folder of the checkpoint of a step.
+    public func folder(step: Int) -> String { RunFolder.checkpointName(step: step, in: path) }
+
+    /// Writes a checkpoint and removes those beyond ``keep``, oldest first, once the new one is safe.
+    ///
+    /// - Throws: ``CheckpointFileError``; what was there before is unharmed.
+    public func save(
+        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, backend: any Backend
+    ) throws {
+        try RunFolder.create(path)
+        let directory = try AtomicDirectory(path: folder(step: state.step))
+        let staging = directory.stagingPath
+        var digests = try model.write(toFolder: staging, as: nil, backend: backend)
+        let states = optimizer.namedStates()
+        let specs = states.map { TensorSpec(name: $0.name, dtype: $0.tensor.dtype, shape: $0.tensor.shape.dimensions) }
+        var writer = try ShardedSafetensorsWriter(folder: staging, base: "optimizer", tensors: specs)
+        for (name, tensor) in states { try writer.append(tensor, to: name) }
+        digests.merge(try writer.finish()) { first, _ in first }
+        digests["state.txt"] = try AtomicFile.write(state.text, to: "\(staging)/state.txt")
+        try CheckpointManifest(files: digests).write(toFolder: staging)
+        try directory.publish(.replace)
+        for step in steps().dropLast(keep) where step != state.step { try? RunFolder.remove(folder(step: step)) }
+    }
+
+    /// The newest checkpoint whose files pass their checksums, and what was wrong with newer ones.
+    public func newestGood() -> (step: Int?, damaged: [String]) {
+        var damaged: [String] = []
+        for step in steps().reversed() {
+            do {
+                try CheckpointManifest(folder: folder(step: step)).verify(folder: folder(step: step))
+                return (step, damaged)
+            } catch {
+                damaged.append("\(error)")
+            }
+        }
+        return (nil, damaged)
+    }
+
+    /// The state of the run at a step.
+    public func state(step: Int) throws -> TrainingState {
+        let file = "\(folder(step: step))/state.txt"
+        let text = try MappedFile(path: file).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        return try TrainingState(text: text, path: file)
+    }
+
+    /// Loads weights and optimizer state of a step into a model of the same configuration.
+    ///
+    /// - Throws: ``CheckpointFileError``, ``TensorMapError``, ``TrainingCheckpointError``.
+    public func load(step: Int, into model: Transformer, _ optimizer: AdamW, backend: any Backend) throws {
+        let folder = folder(step: step)
+        let saved = try ModelFolder(folder)
+        if let difference = saved.configuration.configuration.firstDifference(from: model.configuration) {
+            throw TrainingCheckpointError.different(
+                folder: folder, what: difference.what, saved: difference.saved, asked: difference.asked)
+        }
+        try saved.loadWeights(into: model.store, backend: backend)
+        let file = try ShardedSafetensors(folder: folder, base: "optimizer")
+        for (name, tensor) in optimizer.namedStates() { try file.read(name, into: tensor) }
+        optimizer.resume(atStep: step)
+    }
+}
+
+extension ModelConfiguration {
+    /// The first line in which the two configurations' files differ.
+    func firstDifference(from other: ModelConfiguration) -> (what: String, saved: String, asked: String)? {
+        guard self != other else { return nil }
+        let (left, right) = (json().split(separator: "\n"), other.json().split(separator: "\n"))
+        for (saved, asked) in zip(left, right) where saved != asked {
+            return ("a model that says", saved.trimmed, asked.trimmed)
+        }
+        return ("a model of", "\(left.count) settings", "\(right.count)")
+    }
+}
+
+extension Substring {
+    /// Without spaces before and a comma behind.
+    fileprivate var trimmed: String { String(drop { $0 == " " }.reversed().drop { $0 == "," }.reversed()) }
+}

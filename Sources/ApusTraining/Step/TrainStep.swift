@@ -1,0 +1,108 @@
+import ApusExperts
+public import ApusKernels
+public import ApusModels
+import ApusNN
+public import ApusOptim
+import ApusTensor
+
+// Shape letters: B sequences of the global batch, S tokens of a sequence, T = B * S.
+
+/// The whole training step, on one screen.
+///
+/// 1. The divisor of the loss, the number of target tokens of the global batch, is known before the first forward.
+/// 2. For each micro-batch: forward and backward on a tape of its own; gradients accumulate in place.
+/// 3. The norm of all gradients, and the factor that clips it.
+/// 4. A loss or a norm that is not finite stops here, before the weights are touched.
+/// 5. AdamW, which zeroes the gradients in the same pass.
+/// 6. Routers that balance by bias adjust it.
+public struct TrainStep {
+    /// The model.
+    public let model: Transformer
+    /// The optimizer of its parameters.
+    public let optimizer: AdamW
+    /// Where it runs.
+    public let backend: any Backend
+    /// Batch, clipping, checkpointing and groups.
+    public let configuration: TrainingConfiguration
+    /// The run's seed.
+    public let seed: UInt64
+
+    /// A step over a model.
+    public init(
+        model: Transformer, optimizer: AdamW, backend: any Backend, configuration: TrainingConfiguration, seed: UInt64
+    ) {
+        self.model = model
+        self.optimizer = optimizer
+        self.backend = backend
+        self.configuration = configuration
+        self.seed = seed
+    }
+
+    /// What a step yields.
+    public struct Result {
+        /// Mean loss over the target tokens of the global batch, in nats.
+        public let loss: Float
+        /// Norm of all gradients before clipping.
+        public let gradientNorm: Float
+        /// Loads and losses of the MoE layers.
+        public let routing: RoutingSummary
+    }
+
+    /// Runs step `step` (from 1) on `batch.inputs` (T) and `batch.targets` (T), sequences of equal length one after the
+    /// other; negative targets are ignored.
+    ///
+    /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out.
+    public func callAsFunction(
+        step: Int, batch: (inputs: [Int32], targets: [Int32]), learningRate: Double
+    ) throws -> Result {
+        let sequenceLength = batch.inputs.count / configuration.batch
+        let targetCount = batch.targets.count { $0 >= 0 }
+        let report = RoutingReport()
+        var losses: [Tensor] = []
+        var pooled: [Tensor] = []
+        for first in stride(from: 0, to: configuration.batch, by: configuration.microBatch) {
+            let count = min(configuration.microBatch, configuration.batch - first)
+            let range = first * sequenceLength..<(first + count) * sequenceLength
+            let tokens = try backend.allocator.tensor(Array(batch.inputs[range]), Shape(range.count))
+            let targets = try backend.allocator.tensor(Array(batch.targets[range]), Shape(range.count))
+            let tape = Tape(backend: backend)
+            let context = try context(
+                tape, sequences: count, sequenceLength, firstToken: range.lowerBound, step: step,
+                globalTokens: batch.inputs.count, report)
+            let result = try model.loss(
+                tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
+                checkpointing: configuration.checkpointing, context)
+            losses.append(result.loss.tensor)
+            if let balance = result.pooledBalance { pooled.append(balance) }
+            try tape.backward()
+        }
+        let norm = try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
+        let loss = losses.reduce(0) { $0 + $1.floats()[0] }
+        guard loss.isFinite, norm.value.isFinite else {
+            throw try NonFiniteError(step: step, loss: loss, batch: batch.inputs, in: self)
+        }
+        try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
+        let routing = RoutingSummary(report, pooled: pooled, model: model.configuration, tokens: batch.inputs.count)
+        try finishRouters(routing)
+        return Result(loss: loss, gradientNorm: norm.value, routing: routing)
+    }
+
+    /// The context of `sequences` sequences that begin at token `firstToken` of the global batch.
+    func context(
+        _ tape: Tape, sequences: Int, _ sequenceLength: Int, firstToken: Int, step: Int?, globalTokens: Int,
+        _ report: RoutingReport?
+    ) throws -> MoEContext {
+        let layout = try TokenLayout.sequences(
+            Array(repeating: sequenceLength, count: sequences), groupSize: configuration.routingGroup,
+            firstGlobalToken: firstToken, allocator: backend.allocator)
+        let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)
+        return MoEContext(forward: forward, report: report, globalTokens: globalTokens)
+    }
+
+    private func finishRouters(_ routing: RoutingSummary) throws {
+        for layer in model.moeLayers {
+            guard let load = routing.layers.first(where: { $0.layer == layer.layer }) else { continue }
+            try layer.router.finishStep(choices: load.choices, backend: backend)
+        }
+    }
+}
