@@ -93,7 +93,9 @@ struct DeviceChoice {
 
     /// The backend of the device.
     func backend(threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false) -> CPUBackend {
+        // Without a limit the system would hand out more than there is, and kill the process when it is used.
         CPUBackend(
-            threadCount: threads ?? ThreadPool.availableCores, memoryLimit: memoryLimit, batchInvariant: batchInvariant)
+            threadCount: threads ?? ThreadPool.availableCores,
+            memoryLimit: memoryLimit ?? CachingAllocator.physicalMemory, batchInvariant: batchInvariant)
     }
 }

@@ -102,7 +102,8 @@ public enum CollectiveOperation: Sendable {
             precondition(splits.sent.count == size, "\(splits.sent.count) splits over \(size) ranks")
             precondition(input.shape.rank > 0 && output.shape.rank > 0 && input.rowCount == output.rowCount)
             precondition(splits.sent.reduce(0, +) <= input.shape[0], "\(splits.sent) rows of \(input.shape)")
-            precondition(splits.received.reduce(0, +) <= output.shape[0], "\(splits.received) rows into \(output.shape)")
+            precondition(
+                splits.received.reduce(0, +) <= output.shape[0], "\(splits.received) rows into \(output.shape)")
         case .broadcast(_, let peer), .send(_, let peer), .receive(_, let peer):
             precondition((0..<size).contains(peer), "rank \(peer) of \(size)")
             if case .broadcast = self { return }

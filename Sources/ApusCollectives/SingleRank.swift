@@ -3,9 +3,13 @@ import Synchronization
 
 /// A communicator of one rank: every operation is a copy, complete when it returns.
 public final class SingleRank: Collective {
+    /// See ``Collective/name``.
     public let name: String
+    /// See ``Collective/rank``.
     public let rank = 0
+    /// See ``Collective/members``.
     public let members = [0]
+    /// See ``Collective/timeout``.
     public let timeout: Duration
     private let state = Mutex(State())
 
@@ -22,6 +26,7 @@ public final class SingleRank: Collective {
         self.timeout = timeout
     }
 
+    /// See ``Collective/start(_:after:layer:)``.
     public func start(_ operation: CollectiveOperation, after stream: Stream, layer: Int?) throws -> Event {
         try checkNotAborted()
         operation.check(rank: 0, size: 1)
@@ -32,6 +37,7 @@ public final class SingleRank: Collective {
         return event
     }
 
+    /// See ``Collective/split(name:color:key:timeout:)``.
     public func split(name: String, color: Int?, key: Int, timeout: Duration?) throws -> (any Collective)? {
         try checkNotAborted()
         let occurrence = state.withLock { state in
@@ -43,6 +49,7 @@ public final class SingleRank: Collective {
             name: partName(name, color: color, occurrence: occurrence), timeout: timeout ?? self.timeout)
     }
 
+    /// See ``Collective/abort(reason:)``.
     public func abort(reason: String) { state.withLock { $0.abortReason = reason } }
 
     private func checkNotAborted() throws(CollectiveError) {

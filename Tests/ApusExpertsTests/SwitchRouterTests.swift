@@ -10,7 +10,25 @@ import Testing
 /// The constants published with Switch Transformers' router, and Mixtral's pooled balance loss
 /// (`Tools/oracles/switch_router.py`).
 @Suite struct SwitchRouterTests {
-    struct File<Entry: Decodable>: Decodable { let cases: [Entry] }
+    struct File: Decodable { let cases: [Entry] }
+
+    enum Entry: Decodable {
+        case balance(Balance)
+        case logits(LogitLoss)
+        case router(WholeRouter)
+        case pooled(Pooled)
+
+        private enum Key: CodingKey { case kind }
+
+        init(from decoder: any Decoder) throws {
+            switch try decoder.container(keyedBy: Key.self).decode(String.self, forKey: .kind) {
+            case "switch_balance": self = .balance(try Balance(from: decoder))
+            case "switch_z": self = .logits(try LogitLoss(from: decoder))
+            case "switch_router": self = .router(try WholeRouter(from: decoder))
+            default: self = .pooled(try Pooled(from: decoder))
+            }
+        }
+    }
 
     struct Balance: Decodable {
         let scores: [[Float]]
@@ -48,25 +66,13 @@ import Testing
         let gradient: [[[Float]]]
     }
 
-    /// The cases of a kind: those that have its fields.
-    private func cases<Entry: Decodable>(_ kind: String, _ type: Entry.Type) throws -> [Entry] {
-        struct Candidate: Decodable {
-            let entry: Entry?
-            init(from decoder: any Decoder) throws {
-                struct Kind: Decodable { let kind: String }
-                entry = try Kind(from: decoder).kind == SwitchRouterTests.wanted ? Entry(from: decoder) : nil
-            }
-        }
-        return try SwitchRouterTests.$wanted.withValue(kind) {
-            try golden("router/switch_router.json", as: File<Candidate>.self).cases.compactMap(\.entry)
-        }
-    }
+    private let entries: [Entry]
 
-    @TaskLocal private static var wanted = ""
+    init() throws { entries = try golden("router/switch_router.json", as: File.self).cases }
 
     @Test func `balance loss`() throws {
         let backend = CPUBackend(threadCount: 1)
-        let entries = try cases("switch_balance", Balance.self)
+        let entries = entries.compactMap { if case .balance(let entry) = $0 { entry } else { nil } }
         #expect(entries.count == 1)
         for entry in entries {
             let (tokens, experts) = (entry.scores.count, entry.scores[0].count)
@@ -84,7 +90,7 @@ import Testing
 
     @Test func `z loss`() throws {
         let backend = CPUBackend(threadCount: 1)
-        let entries = try cases("switch_z", LogitLoss.self)
+        let entries = entries.compactMap { if case .logits(let entry) = $0 { entry } else { nil } }
         #expect(entries.count == 1)
         for entry in entries {
             let rows = entry.logits.flatMap { $0 }
@@ -98,7 +104,7 @@ import Testing
     }
 
     @Test func `whole routers`() throws {
-        let entries = try cases("switch_router", WholeRouter.self)
+        let entries = entries.compactMap { if case .router(let entry) = $0 { entry } else { nil } }
         #expect(entries.count == 3)
         for entry in entries {
             let (length, experts, width) = (entry.tokens[0].count, entry.weight.count, entry.weight[0].count)
@@ -131,7 +137,7 @@ import Testing
     }
 
     @Test func `the pooled balance loss and its gradient`() throws {
-        let entries = try cases("pooled_balance", Pooled.self)
+        let entries = entries.compactMap { if case .pooled(let entry) = $0 { entry } else { nil } }
         #expect(entries.count == 8)
         for entry in entries {
             let backend = CPUBackend(threadCount: 1)

@@ -36,7 +36,9 @@ import Testing
         let alone = try Pass(model: model, backend: backend).logits([tokens]).floats()
         let others = [1, 19, 40].map { randomTokens($0, vocabulary: vocabulary, seed: UInt64($0)) }
         let uneven = [1, length / 2 - 1, 3, length - length / 2 - 3]
-        for (name, pieces) in [("at once", [length]), ("token by token", Array(repeating: 1, count: length)), ("cut", uneven)] {
+        for (name, pieces) in [
+            ("at once", [length]), ("token by token", Array(repeating: 1, count: length)), ("cut", uneven),
+        ] {
             for others in [[], others] {
                 let found = try logits(tokens, pieces: pieces, beside: others, model, backend)
                 #expect(found.map(\.bitPattern) == alone.map(\.bitPattern), "\(name), beside \(others.count)")
@@ -53,10 +55,18 @@ import Testing
     }
 
     @Test(arguments: [Precision.f32, .bf16], [1, 2, 3])
-    func `holds for random models in both types and on any number of threads`(precision: Precision, threads: Int) throws {
+    func `holds for random models in both types and on any number of threads`(precision: Precision, threads: Int) throws
+    {
         let backend = CPUBackend(threadCount: threads, batchInvariant: true)
         let model = try randomModel(backend, precision: precision)
         try check(model, backend, vocabulary: 96, length: 150)
+    }
+
+    @Test(arguments: [Precision.f32, .bf16])
+    func `holds for products that are cut in every extent`(precision: Precision) throws {
+        let backend = CPUBackend(batchInvariant: true)
+        let model = try randomModel(backend, vocabulary: 1031, context: 80, precision: precision, width: 696)
+        try check(model, backend, vocabulary: 1031, length: 75)
     }
 
     @Test func `is within rounding on the default backend`() throws {

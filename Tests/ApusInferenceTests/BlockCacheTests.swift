@@ -22,7 +22,8 @@ import Testing
             (0..<6).map { sign * Float(((layer * 10 + token.sequence) * 1000 + token.position) * 6 + $0) }
         }
         // As in a fused projection, rows lie further apart than they are wide.
-        return try backend.allocator.floating(values, Shape(tokens.count, 6), rowPadding: 4).reshaped(tokens.count, 2, 3)
+        return try backend.allocator.floating(values, Shape(tokens.count, 6), rowPadding: 4).reshaped(
+            tokens.count, 2, 3)
     }
 
     /// Adds tokens to sequences in one step and checks that each layer's view holds all of each, old and new.

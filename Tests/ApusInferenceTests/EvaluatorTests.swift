@@ -73,8 +73,10 @@ import Testing
         let file = try SafetensorsFile(path: path)
         #expect(file.entries.map(\.name).sorted() == ["logits.0", "logits.1", "logits.2"])
         try evaluator.logits(of: sequences) { index, logits in
-            #expect(try file.entry("logits.\(index)").shape == [sequences[index].count, 96])
-            #expect(try file.floatValues("logits.\(index)") == logits.floats())
+            let name = "logits.\(index)"
+            let (shape, values) = (try file.entry(name).shape, try file.floatValues(name))
+            #expect(shape == [sequences[index].count, 96])
+            #expect(values == logits.floats())
         }
     }
 

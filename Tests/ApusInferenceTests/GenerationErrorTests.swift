@@ -11,7 +11,9 @@ import Testing
 @Suite struct `Generation refuses` {
     private let backend = CPUBackend()
 
-    private func generate(_ prompts: [[Int32]], _ options: GenerationOptions = GenerationOptions()) throws -> [Generation] {
+    private func generate(_ prompts: [[Int32]], _ options: GenerationOptions = GenerationOptions()) throws
+        -> [Generation]
+    {
         try Generator(randomModel(backend, context: 20), backend: backend, options: options).generate(prompts)
     }
 

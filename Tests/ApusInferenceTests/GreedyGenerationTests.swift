@@ -20,10 +20,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        (.f32, .rotary(theta: 10_000), nil), (.bf16, .rotary(theta: 10_000), nil), (.f32, .learned, nil),
-        (.f32, .rotary(theta: 10_000), 24),
-    ] as [(Precision, ModelConfiguration.Position, Int?)])
+    @Test(
+        arguments: [
+            (.f32, .rotary(theta: 10_000), nil), (.bf16, .rotary(theta: 10_000), nil), (.f32, .learned, nil),
+            (.f32, .rotary(theta: 10_000), 24),
+        ] as [(Precision, ModelConfiguration.Position, Int?)])
     func `with the cache is that without`(
         precision: Precision, position: ModelConfiguration.Position, window: Int?
     ) throws {
@@ -54,7 +55,8 @@ import Testing
         let backend = CPUBackend(batchInvariant: true)
         let model = try randomModel(backend)
         let prompts = [randomTokens(3, seed: 1), randomTokens(5, seed: 2), randomTokens(197, seed: 3)]
-        let free = try Generator(model, backend: backend, options: GenerationOptions(maximumTokens: 30)).generate(prompts)
+        let free = try Generator(model, backend: backend, options: GenerationOptions(maximumTokens: 30)).generate(
+            prompts)
         #expect(free.map(\.finish) == [.length, .length, .context])
         #expect(free.map(\.tokens.count) == [30, 30, 3])
         let end = try #require(free[0].tokens.dropFirst(4).first)

@@ -42,13 +42,14 @@ struct GoldenGeneration {
 /// A model with random weights, large enough that its choices are not all alike.
 func randomModel(
     _ backend: CPUBackend, vocabulary: Int = 96, context: Int = 200, precision: Precision = .f32,
-    position: ModelConfiguration.Position = .rotary(theta: 10_000), slidingWindow: Int? = nil
+    position: ModelConfiguration.Position = .rotary(theta: 10_000), slidingWindow: Int? = nil, width: Int = 48
 ) throws -> Transformer {
     let configuration = ModelConfiguration(
-        vocabulary: vocabulary, width: 48, heads: 4, keyValueHeads: 2, maximumPositions: context, position: position,
+        vocabulary: vocabulary, width: width, heads: 4, keyValueHeads: 2, maximumPositions: context, position: position,
         slidingWindow: slidingWindow,
-        feedForward: [.moe(MoEConfiguration(experts: 5, choices: 2, width: 40)), .dense(width: 72)],
-        initialDeviation: 0.25)
+        feedForward: [
+            .moe(MoEConfiguration(experts: 5, choices: 2, width: width * 5 / 6)), .dense(width: width * 3 / 2),
+        ], initialDeviation: 1.7 / Float(width).squareRoot())
     let model = try Transformer(configuration, backend: backend, precision: precision, isTrained: false)
     try model.store.initialize(seed: 7, backend: backend)
     return model

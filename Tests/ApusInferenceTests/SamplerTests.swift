@@ -63,10 +63,11 @@ import Testing
     /// Probabilities 0.4, 0.3, 0.2, 0.1 in a mixed order.
     static let nucleus: [Float] = [0.2, 0.4, 0.1, 0.3].map { log($0) }
 
-    @Test(arguments: [
-        (0.05, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 3, 0]), (0.89, [1, 3, 0]),
-        (0.91, [0, 1, 2, 3]), (1, [0, 1, 2, 3]),
-    ] as [(Float, Set<Int32>)])
+    @Test(
+        arguments: [
+            (0.05, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 3, 0]), (0.89, [1, 3, 0]),
+            (0.91, [0, 1, 2, 3]), (1, [0, 1, 2, 3]),
+        ] as [(Float, Set<Int32>)])
     func `keeps the nucleus with the token that crosses p`(p: Float, kept: Set<Int32>) throws {
         #expect(Set(try choices(Self.nucleus, SamplingOptions(temperature: 1, topP: p), count: 1500)) == kept)
     }
@@ -82,7 +83,8 @@ import Testing
 
     @Test func `finds in many logits what sorting finds`() {
         let logits = randomValues(5000, seed: 9, scale: 4).map { ($0 * 50).rounded() / 50 }
-        let sorted = logits.indices.sorted { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }.map(Int32.init)
+        let sorted = logits.indices.sorted { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }.map(
+            Int32.init)
         logits.withUnsafeBufferPointer { row in
             for k in [1, 2, 3, 50, 999, 4999] {
                 let found = Candidates(row, highest: logits[Int(sorted[0])], SamplingOptions(temperature: 1, topK: k))
@@ -104,7 +106,9 @@ import Testing
     @Test func `takes the highest when greedy, the lower id of equals`() throws {
         #expect(try choices([1, 5, 5, 2], SamplingOptions(), count: 3) == [1, 1, 1])
         #expect(try choices([-.infinity, -4, -.infinity], SamplingOptions(), count: 1) == [1])
-        #expect(try choices([-.infinity, -4, -.infinity], SamplingOptions(temperature: 3), count: 20).allSatisfy { $0 == 1 })
+        #expect(
+            try choices([-.infinity, -4, -.infinity], SamplingOptions(temperature: 3), count: 20).allSatisfy { $0 == 1 }
+        )
         #expect(try choices([3, 3.001], SamplingOptions(temperature: 1e-30), count: 50).allSatisfy { $0 == 1 })
     }
 
@@ -130,9 +134,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [0, 1] as [Float], [
-        (2, .nan, 2, .nan), (0, .nan, 0, .nan), (3, .infinity, 3, .infinity),
-    ] as [(Int, Float, Int32, Float)])
+    @Test(
+        arguments: [0, 1] as [Float],
+        [
+            (2, .nan, 2, .nan), (0, .nan, 0, .nan), (3, .infinity, 3, .infinity),
+        ] as [(Int, Float, Int32, Float)])
     func `refuses logits that are not finite`(temperature: Float, bad: (Int, Float, Int32, Float)) throws {
         var logits: [Float] = [1, 2, 3, 4]
         logits[bad.0] = bad.1

@@ -47,9 +47,13 @@ import Testing
 
     @Test func `replaces bytes that are no text as decoding all at once does`() {
         var generator = SeededGenerator(seed: 1)
-        let leads: [UInt8] = [0x41, 0x80, 0xbf, 0xc0, 0xc2, 0xe0, 0xe1, 0xed, 0xef, 0xf0, 0xf1, 0xf4, 0xf5, 0xff, 0xa0, 0x9f, 0x90]
+        let leads: [UInt8] = [
+            0x41, 0x80, 0xbf, 0xc0, 0xc2, 0xe0, 0xe1, 0xed, 0xef, 0xf0, 0xf1, 0xf4, 0xf5, 0xff, 0xa0, 0x9f, 0x90,
+        ]
         for _ in 0..<3000 {
-            let bytes = (0..<Int.random(in: 1...9, using: &generator)).map { _ in leads.randomElement(using: &generator) ?? 0 }
+            let bytes = (0..<Int.random(in: 1...9, using: &generator)).map { _ in
+                leads.randomElement(using: &generator) ?? 0
+            }
             let expected = scalars(String(decoding: bytes, as: UTF8.self))
             for cut in 0...bytes.count { #expect(scalars(decode(bytes, cuts: [cut]).joined()) == expected) }
             #expect(scalars(decode(bytes, cuts: Array(0..<bytes.count)).joined()) == expected)

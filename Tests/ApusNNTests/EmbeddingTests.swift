@@ -27,8 +27,8 @@ import Testing
         let context = ForwardContext(tape: Tape(backend: backend, isRecording: false), layout: layout)
         let y = try Embedding(table: table, positionTable: positions)(try backend.allocator.integers([4, 0, 4]), context)
         let (rows, offsets) = (try table.acquire(on: .cpu).doubles, try positions.acquire(on: .cpu).doubles)
-        let expected = zip([4, 0, 4], [0, 1, 8]).flatMap { token, place in
-            (0..<3).map { rows[token * 3 + $0] + offsets[place * 3 + $0] }
+        let expected: [Double] = zip([4, 0, 4], [0, 1, 8]).flatMap { (token: Int, place: Int) -> [Double] in
+            (0..<3).map { (column: Int) -> Double in rows[token * 3 + column] + offsets[place * 3 + column] }
         }
         expectClose(y.tensor, expected, "embedding")
     }

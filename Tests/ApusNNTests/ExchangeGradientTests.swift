@@ -26,25 +26,27 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `even all-to-all`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, shape: { _ in Shape(ranks * 2, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(ranks * 2, 2), count: ranks)) { tape, x, collective in
             let y = try tape.startAllToAll(x, over: collective).finish()
-            return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 40 + collective.rank))
+            return try tape.addWeightedSquares(
+                of: y, weights: exchangeValues(y.shape.count, seed: 40 + collective.rank))
         }
     }
 
     @Test(arguments: worlds)
     func `uneven all-to-all with ranks that send nothing, and with a bound`(ranks: Int) throws {
         // One row more than is sent: it keeps a gradient of zero.
-        let shape: @Sendable (Int) -> Shape = { rank in
+        let shapes = (0..<ranks).map { rank in
             let sent = ExchangeGradientTests.sentShape(rank, ranks)
             return sent.replacingFirst(with: sent[0] + 1)
         }
-        try expectExchangeGradient(ranks: ranks, shape: shape) { tape, x, collective in
+        try expectExchangeGradient(shapes) { tape, x, collective in
             let splits = ExchangeGradientTests.splits(collective)
             let total = splits.received.reduce(0, +)
             let y = try tape.startAllToAll(x, splits: splits, rowBound: total + 2, over: collective).finish()
             #expect(y.tensor.floats().suffix(4) == [0, 0, 0, 0])
-            return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 40 + collective.rank))
+            return try tape.addWeightedSquares(
+                of: y, weights: exchangeValues(y.shape.count, seed: 40 + collective.rank))
         }
     }
 
@@ -52,9 +54,9 @@ struct ExchangeGradientTests {
     func `there and back with computation between, beside another use of the input`(
         ranks: Int, overlapping: Bool
     ) throws {
-        let shape: @Sendable (Int) -> Shape = { ExchangeGradientTests.sentShape($0, ranks) }
+        let shapes = (0..<ranks).map { ExchangeGradientTests.sentShape($0, ranks) }
         let schedule = overlapping ? BackwardSchedule.overlapping : .reverse
-        try expectExchangeGradient(ranks: ranks, schedule: schedule, shape: shape) { tape, x, collective in
+        try expectExchangeGradient(shapes, schedule: schedule) { tape, x, collective in
             let splits = ExchangeGradientTests.splits(collective)
             let there = try tape.startAllToAll(x, splits: splits, over: collective)
             let dense = try tape.squared(x)
@@ -68,7 +70,7 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `all-gather before partial losses`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, shape: { _ in Shape(2, 3) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(2, 3), count: ranks)) { tape, x, collective in
             let y = try tape.startAllGather(x, downstream: .partial, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5 + collective.rank))
         }
@@ -76,7 +78,8 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `all-gather before a replicated loss`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, .replicatedLoss, shape: { _ in Shape(2, 3) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(2, 3), count: ranks), .replicatedLoss) {
+            tape, x, collective in
             let y = try tape.startAllGather(x, downstream: .replicated, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5))
         }
@@ -84,7 +87,7 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `reduce-scatter`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, shape: { _ in Shape(ranks * 2, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(ranks * 2, 2), count: ranks)) { tape, x, collective in
             let y = try tape.startReduceScatter(x, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5 + collective.rank))
         }
@@ -92,7 +95,7 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `all-reduce before partial losses`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, shape: { _ in Shape(2, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(2, 2), count: ranks)) { tape, x, collective in
             let y = try tape.startAllReduce(x, downstream: .partial, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5 + collective.rank))
         }
@@ -100,7 +103,8 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `all-reduce before a replicated loss`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, .replicatedLoss, shape: { _ in Shape(2, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(2, 2), count: ranks), .replicatedLoss) {
+            tape, x, collective in
             let y = try tape.startAllReduce(x, downstream: .replicated, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5))
         }
@@ -108,7 +112,7 @@ struct ExchangeGradientTests {
 
     @Test(arguments: worlds)
     func `own rows of a replicated value`(ranks: Int) throws {
-        try expectExchangeGradient(ranks: ranks, .replicatedInput, shape: { _ in Shape(ranks * 2, 2) }) {
+        try expectExchangeGradient(Array(repeating: Shape(ranks * 2, 2), count: ranks), .replicatedInput) {
             tape, x, collective in
             let y = try tape.takeOwnRows(x, over: collective)
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5 + collective.rank))
@@ -118,7 +122,7 @@ struct ExchangeGradientTests {
     @Test(arguments: worlds)
     func `fan-out and replicated all-reduce enclose a divided computation`(ranks: Int) throws {
         let layout: ExchangeLayout = [.replicatedInput, .replicatedLoss]
-        try expectExchangeGradient(ranks: ranks, layout, shape: { _ in Shape(2, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(2, 2), count: ranks), layout) { tape, x, collective in
             let inside = try tape.fanOut(x, over: collective)
             // What each rank computes differs, as the shards of a weight do.
             let part = try tape.scaled(tape.squared(inside), by: Float(collective.rank + 1))
@@ -130,7 +134,7 @@ struct ExchangeGradientTests {
     @Test(arguments: worlds)
     func `own rows and replicated all-gather enclose a divided computation`(ranks: Int) throws {
         let layout: ExchangeLayout = [.replicatedInput, .replicatedLoss]
-        try expectExchangeGradient(ranks: ranks, layout, shape: { _ in Shape(ranks, 2) }) { tape, x, collective in
+        try expectExchangeGradient(Array(repeating: Shape(ranks, 2), count: ranks), layout) { tape, x, collective in
             let part = try tape.squared(tape.takeOwnRows(x, over: collective))
             let y = try tape.startAllGather(part, downstream: .replicated, over: collective).finish()
             return try tape.addWeightedSquares(of: y, weights: exchangeValues(y.shape.count, seed: 5))

@@ -4,8 +4,9 @@ import ApusNN
 import ApusTensor
 import Testing
 
-/// An exchange and a dense path that need nothing of each other take the time of the longer one, not of both, forward
-/// and backward (ScMoE section 3). The network is a delay, the dense path a sleep: no processor is needed for either.
+/// An exchange beside a dense path takes the time of the longer one, not of both, forward and backward.
+///
+/// This is what ScMoE section 3 builds on. The network is a delay, the dense path a sleep: no processor is needed for either.
 @Suite(.serialized)
 struct ExchangeOverlapTests {
     /// In which order the block `y = finish(start(x)) + dense(x)` runs and is recorded.
@@ -24,7 +25,8 @@ struct ExchangeOverlapTests {
     /// Clearly below the sum of the parts, and clearly above one part.
     private static let overlapped = sumOfParts * 3 / 4
 
-    private static func block(_ order: Order, _ x: Variable, on tape: Tape, _ collective: any Collective) throws -> Variable
+    private static func block(_ order: Order, _ x: Variable, on tape: Tape, _ collective: any Collective) throws
+        -> Variable
     {
         switch order {
         case .startDenseFinish:
@@ -63,14 +65,13 @@ struct ExchangeOverlapTests {
         return Times(forward: times.map(\.forward).max() ?? .zero, backward: times.map(\.backward).max() ?? .zero)
     }
 
-    /// Whether one of a few runs satisfies `condition`. What does not overlap never does, for sleeps are not short;
-    /// what overlaps may be held up by other programs.
-    private static func once(_ measure: () throws -> Times, _ condition: (Times) -> Bool) throws -> Bool {
-        for _ in 0..<5 {
-            let times = try measure()
-            if condition(times) { return true }
-            print("held up: forward \(times.forward), backward \(times.backward)")
-        }
+    /// Whether one of a few runs satisfies `condition`.
+    ///
+    /// What does not overlap never does, for sleeps are not short; what overlaps may be held up by other programs.
+    private static func once(
+        _ order: Order, _ schedule: BackwardSchedule, checkpointed: Bool = false, _ condition: (Times) -> Bool
+    ) throws -> Bool {
+        for _ in 0..<5 where condition(try measure(order, schedule, checkpointed: checkpointed)) { return true }
         return false
     }
 
@@ -84,7 +85,7 @@ struct ExchangeOverlapTests {
     @Test(arguments: [false, true])
     func `a dense path between start and finish hides the exchange in forward and backward`(overlapping: Bool) throws {
         let schedule = overlapping ? BackwardSchedule.overlapping : .reverse
-        let hides = try ExchangeOverlapTests.once({ try ExchangeOverlapTests.measure(.startDenseFinish, schedule) }) {
+        let hides = try ExchangeOverlapTests.once(.startDenseFinish, schedule) {
             $0.forward < ExchangeOverlapTests.overlapped && $0.backward < ExchangeOverlapTests.overlapped
         }
         #expect(hides)
@@ -92,7 +93,7 @@ struct ExchangeOverlapTests {
 
     @Test
     func `the overlapping schedule hides the exchange in backward whatever the recording order`() throws {
-        let hides = try ExchangeOverlapTests.once({ try ExchangeOverlapTests.measure(.denseStartFinish, .overlapping) }) {
+        let hides = try ExchangeOverlapTests.once(.denseStartFinish, .overlapping) {
             $0.backward < ExchangeOverlapTests.overlapped
         }
         #expect(hides)
@@ -102,9 +103,9 @@ struct ExchangeOverlapTests {
     func `a checkpointed block follows the schedule`() throws {
         // Backward runs the block again, without overlap in this order, and then its adjoints, with it.
         let bound = ExchangeOverlapTests.sumOfParts + ExchangeOverlapTests.overlapped
-        let hides = try ExchangeOverlapTests.once(
-            { try ExchangeOverlapTests.measure(.denseStartFinish, .overlapping, checkpointed: true) }
-        ) { $0.backward < bound }
+        let hides = try ExchangeOverlapTests.once(.denseStartFinish, .overlapping, checkpointed: true) {
+            $0.backward < bound
+        }
         #expect(hides)
     }
 }

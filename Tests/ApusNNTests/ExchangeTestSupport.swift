@@ -63,14 +63,14 @@ func exchangeValues(_ count: Int, seed: Int) -> [Float] {
 /// A program on a world: given a rank's tape, leaf and communicator, records ops and roots and returns the loss.
 typealias RankProgram = @Sendable (Tape, Variable, any Collective) throws -> Double
 
-/// Runs `program` on every rank from the given inputs, of `shape(rank)`; returns each rank's loss and input gradient.
+/// Runs `program` on every rank from the given inputs, of `shapes`; returns each rank's loss and input gradient.
 func runExchange(
-    _ inputs: [[Float]], _ shape: @escaping @Sendable (Int) -> Shape, schedule: BackwardSchedule = .reverse,
+    _ inputs: [[Float]], _ shapes: [Shape], schedule: BackwardSchedule = .reverse,
     _ program: @escaping RankProgram
 ) throws -> [(loss: Double, gradient: [Float])] {
     try InProcess.run(ranks: inputs.count) { collective in
         let tape = Tape(backend: CPUBackend(threadCount: 1))
-        let tensor = try tape.backend.allocator.tensor(inputs[collective.rank], shape(collective.rank))
+        let tensor = try tape.backend.allocator.tensor(inputs[collective.rank], shapes[collective.rank])
         let x = tape.leaf(tensor)
         let loss = try program(tape, x, collective)
         try tape.backward(schedule: schedule)
@@ -88,23 +88,22 @@ struct ExchangeLayout: OptionSet {
     static let replicatedLoss = ExchangeLayout(rawValue: 2)
 }
 
-/// Compares every rank's input gradient with central differences of the loss of the whole world.
+/// Compares every rank's input gradient with central differences of the loss of the whole world; one shape a rank.
 func expectExchangeGradient(
-    ranks: Int, _ layout: ExchangeLayout = [], schedule: BackwardSchedule = .reverse,
-    shape: @escaping @Sendable (Int) -> Shape, sourceLocation: SourceLocation = #_sourceLocation,
-    _ program: @escaping RankProgram
+    _ shapes: [Shape], _ layout: ExchangeLayout = [], schedule: BackwardSchedule = .reverse,
+    sourceLocation: SourceLocation = #_sourceLocation, _ program: @escaping RankProgram
 ) throws {
     let isSame = layout.contains(.replicatedInput)
-    let inputs = (0..<ranks).map { exchangeValues(shape($0).count, seed: isSame ? 1 : $0 + 1) }
-    let results = try runExchange(inputs, shape, schedule: schedule, program)
+    let inputs = shapes.enumerated().map { exchangeValues($1.count, seed: isSame ? 1 : $0 + 1) }
+    let results = try runExchange(inputs, shapes, schedule: schedule, program)
     func loss(movedBy step: Float, rank: Int, index: Int) throws -> Double {
         var moved = inputs
-        for other in 0..<ranks where isSame || other == rank { moved[other][index] += step }
-        let losses = try runExchange(moved, shape, program).map(\.loss)
+        for other in shapes.indices where isSame || other == rank { moved[other][index] += step }
+        let losses = try runExchange(moved, shapes, program).map(\.loss)
         return layout.contains(.replicatedLoss) ? losses[0] : losses.reduce(0, +)
     }
     let step: Float = 0.02
-    for rank in 0..<ranks {
+    for rank in shapes.indices {
         var expected: [Double] = []
         // With the same input everywhere, every rank must hold the same gradient, so differences are taken once.
         if isSame && rank > 0 {

@@ -9,11 +9,12 @@ struct ExchangeTests {
     @Test(arguments: [false, true])
     func `a rank without a loss takes part in backward all the same`(checkpointed: Bool) throws {
         let inputs = [exchangeValues(4, seed: 1), exchangeValues(4, seed: 2), exchangeValues(4, seed: 3)]
-        let results = try runExchange(inputs, { _ in Shape(2, 2) }) { tape, x, collective in
+        let results = try runExchange(inputs, Array(repeating: Shape(2, 2), count: 3)) { tape, x, collective in
             let block: (Tape, [Variable]) throws -> [Variable] = { tape, inputs in
                 [try tape.startAllReduce(inputs[0], downstream: .partial, over: collective).finish()]
             }
-            let y = try checkpointed
+            let y =
+                try checkpointed
                 ? tape.checkpoint("block", inputs: [x], body: block)[0] : block(tape, [x])[0]
             guard collective.rank != 1 else { return 0 }
             return try tape.addWeightedSquares(of: y, weights: [1, 1, 1, 1])

@@ -29,7 +29,7 @@ final class Alarm: Sendable {
         _ = write(writeEnd, &byte, 1)
     }
 
-    /// Sleeps until `time`, without end for `nil`. May return early.
+    /// Sleeps until `time`, without end for `nil`, and may return early.
     func sleep(until time: ContinuousClock.Instant?) {
         var milliseconds: Int32 = -1
         if let time {

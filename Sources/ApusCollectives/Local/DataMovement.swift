@@ -37,7 +37,9 @@ enum DataMovement {
     }
 
     /// The rank that sends other than what the receiver expects, if any: sender, receiver and both numbers of rows.
-    static func disagreement(in sides: [CollectiveOperation]) -> (sender: Int, receiver: Int, sent: Int, expected: Int)? {
+    static func disagreement(
+        in sides: [CollectiveOperation]
+    ) -> (sender: Int, receiver: Int, sent: Int, expected: Int)? {
         let splits = sides.compactMap { side -> RowSplits? in
             if case .allToAll(_, _, let splits) = side { splits } else { nil }
         }

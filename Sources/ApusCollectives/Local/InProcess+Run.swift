@@ -11,7 +11,8 @@ extension InProcess {
     ///   - delay: How long transfers take.
     ///   - timeout: How long an operation may wait for its ranks.
     /// - Returns: What the ranks returned, by rank.
-    /// - Throws: The first error that any rank threw.
+    /// - Throws: The first error that any rank threw. One that tells only that the world was aborted gives way to one
+    ///   that tells why.
     public static func run<Value: Sendable>(
         ranks: Int, delay: TransferDelay = .none, timeout: Duration = .seconds(60),
         _ body: @escaping @Sendable (InProcess) throws -> Value
@@ -28,8 +29,7 @@ extension InProcess {
                     let value = try body(collective)
                     outcome.results.withLock { $0.values[rank] = value }
                 } catch {
-                    // Noted before the others hear of it, so that what they throw in turn is never the first.
-                    outcome.results.withLock { if $0.error == nil { $0.error = error } }
+                    outcome.note(error)
                     world.fail(.aborted(communicator: worldName, reason: "rank \(rank) failed: \(error)"))
                 }
             }
@@ -46,6 +46,19 @@ extension InProcess {
         let results: Mutex<(values: [Value?], error: (any Error)?)>
 
         init(ranks: Int) { results = Mutex((Array(repeating: nil, count: ranks), nil)) }
+
+        func note(_ error: any Error) {
+            results.withLock { results in
+                if results.error == nil || (results.error.isAbort && !Optional(error).isAbort) { results.error = error }
+            }
+        }
+    }
+}
+
+extension (any Error)? {
+    /// Whether this is the news of a failure that another rank had.
+    fileprivate var isAbort: Bool {
+        if case .aborted? = self as? CollectiveError { true } else { false }
     }
 }
 

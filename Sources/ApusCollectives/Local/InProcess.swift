@@ -10,9 +10,13 @@ import Synchronization
 ///
 /// Transfers of one communicator follow each other, as on a wire: a second one begins when the first is over.
 public final class InProcess: Collective {
+    /// See ``Collective/name``.
     public let name: String
+    /// See ``Collective/rank``.
     public let rank: Int
+    /// See ``Collective/members``.
     public let members: [Int]
+    /// See ``Collective/timeout``.
     public let timeout: Duration
     private let world: InProcessWorld
     private let group: Int
@@ -40,6 +44,7 @@ public final class InProcess: Collective {
     /// The table in which the ranks of this world publish their calls.
     public var board: StatusBoard { world.board }
 
+    /// See ``Collective/start(_:after:layer:)``.
     public func start(_ operation: CollectiveOperation, after stream: Stream, layer: Int?) throws -> Event {
         operation.check(rank: rank, size: size)
         // The CPU's stream runs inline, so waiting here is waiting in the order of the stream.
@@ -53,6 +58,7 @@ public final class InProcess: Collective {
         return try join(.operation(operation), OperationSignature(operation), pair, layer)
     }
 
+    /// See ``Collective/split(name:color:key:timeout:)``.
     public func split(name: String, color: Int?, key: Int, timeout: Duration?) throws -> (any Collective)? {
         let occurrence = counters.withLock { counters in
             counters.splits[name, default: 0] += 1
@@ -66,6 +72,7 @@ public final class InProcess: Collective {
             members: seat.places.map { members[$0] }, timeout: timeout ?? self.timeout)
     }
 
+    /// See ``Collective/abort(reason:)``.
     public func abort(reason: String) {
         world.fail(.aborted(communicator: name, reason: reason))
     }

@@ -118,8 +118,9 @@ final class InProcessWorld: Sendable {
         alarm.ring()
     }
 
-    /// Moves the data and announces it. The tensors go before the events happen, so that whoever waits finds itself
-    /// their only owner.
+    /// Moves the data and announces it.
+    ///
+    /// The tensors go before the events happen, so that whoever waits finds itself their only owner.
     private func perform(_ completed: inout Meeting?) {
         guard let events = completed.map(move) else { return }
         completed = nil

@@ -16,8 +16,9 @@ struct RankOrderReduction {
         self.inputs = inputs
     }
 
-    /// Writes the reduction of `range` to the beginning of every output. An output may be the same memory as its own
-    /// rank's input: a block is written after every rank's block has been read.
+    /// Writes the reduction of `range` to the beginning of every output.
+    ///
+    /// An output may be the same memory as its own rank's input: a block is written after every rank's has been read.
     func reduce(_ range: Range<Int>, into outputs: [UnsafeMutableRawPointer]) {
         let size = RankOrderReduction.blockSize
         withUnsafeTemporaryAllocation(of: Float.self, capacity: min(size, range.count)) { total in

@@ -39,7 +39,11 @@ public struct TextCorpus: Sendable {
     private static func files(at path: String) throws(DataError) -> [String] {
         var status = stat()
         guard stat(path, &status) == 0 else { throw unreadable(path) }
-        guard status.st_mode & S_IFMT == S_IFDIR else { return [path] }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            // Opening a pipe that nobody writes to would wait for ever.
+            if status.st_mode & S_IFMT == S_IFREG { return [path] }
+            throw .unreadable(path: path, reason: "it is neither a file nor a folder")
+        }
         guard let folder = opendir(path) else { throw unreadable(path) }
         defer { closedir(folder) }
         var names: [String] = []

@@ -18,8 +18,9 @@ public struct StreamingDecoder: Sendable {
         return text
     }
 
-    /// What is left when no more bytes come: U+FFFD for a character that stayed incomplete, else nothing. The decoder
-    /// can be used again.
+    /// What is left when no more bytes come: U+FFFD for a character that stayed incomplete, else nothing.
+    ///
+    /// The decoder can be used again.
     public mutating func finish() -> String {
         defer { pending.removeAll() }
         return String(decoding: pending, as: UTF8.self)
@@ -28,7 +29,7 @@ public struct StreamingDecoder: Sendable {
 
 /// Which bytes may begin a character (Unicode 15, table 3-7, "Well-formed UTF-8 byte sequences").
 private enum UTF8Prefix {
-    /// How many bytes at the end of `bytes` begin a character and need more bytes: 0 ... 3.
+    /// How many bytes at the end of `bytes` begin a character and need more bytes, at most 3.
     static func incompleteSuffix(of bytes: [UInt8]) -> Int {
         for count in stride(from: min(3, bytes.count), to: 0, by: -1)
         where isIncomplete(bytes[(bytes.count - count)...]) { return count }

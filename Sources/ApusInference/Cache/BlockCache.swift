@@ -5,8 +5,9 @@ public import ApusTensor
 
 // Shape letters: T tokens of a step, S sequences of a step, B tokens in a block, Hk key heads, H head width.
 
-/// Keys and values of growing sequences in blocks of a few tokens, handed out as a sequence grows and given back when
-/// it ends (PagedAttention, Kwon et al. 2023, section 4).
+/// Keys and values of growing sequences in blocks of a few tokens, handed out as a sequence grows.
+///
+/// Blocks come back when a sequence ends (PagedAttention, Kwon et al. 2023, section 4).
 ///
 /// 1. ``addSequence()`` makes an empty sequence.
 /// 2. ``step(_:_:)`` reserves blocks for each sequence's new tokens and builds one block table, which all layers share.
@@ -105,7 +106,9 @@ public final class BlockCache: KeyValueStore {
     ///   - blockSize: B, 16 ... 64: small blocks waste little at a sequence's end, large ones are read faster.
     ///   - limitTokens: Most tokens to make room for; rounded down to whole blocks.
     /// - Throws: ``InferenceError/invalidOption(name:value:expected:)``
-    public init(_ layout: Layout, backend: any Backend, blockSize: Int = 16, limitTokens: Int? = nil) throws(InferenceError) {
+    public init(_ layout: Layout, backend: any Backend, blockSize: Int = 16, limitTokens: Int? = nil)
+        throws(InferenceError)
+    {
         guard BlockCache.blockSizes.contains(blockSize) else {
             throw .invalidOption(name: "the cache's block size", value: "\(blockSize)", expected: "16 ... 64")
         }
@@ -142,7 +145,9 @@ public final class BlockCache: KeyValueStore {
     /// Forgets a sequence; its blocks are free for others.
     public func remove(_ id: SequenceID) {
         precondition(current == nil, "sequences are removed between steps")
-        guard let sequence = sequences.removeValue(forKey: id) else { preconditionFailure("the sequence was removed before") }
+        guard let sequence = sequences.removeValue(forKey: id) else {
+            preconditionFailure("the sequence was removed before")
+        }
         pool.give(sequence.blocks)
     }
 
@@ -157,8 +162,9 @@ public final class BlockCache: KeyValueStore {
         return sequence
     }
 
-    /// Runs `body`, a forward pass over the new tokens of `entries`, in their order. It gets the tokens' layout, and
-    /// every layer in it appends once.
+    /// Runs `body`, a forward pass over the new tokens of `entries`, in their order.
+    ///
+    /// It gets the tokens' layout, and every layer in it appends once.
     ///
     /// - Throws: ``InferenceError/cacheFull(neededTokens:heldTokens:limitTokens:)`` or
     ///   ``TensorError/outOfMemory(requested:purpose:statistics:limit:)`` before `body` runs, or what `body` throws; the
@@ -187,6 +193,7 @@ public final class BlockCache: KeyValueStore {
         }
     }
 
+    /// Writes a layer's new keys and values (T, Hk, H) into their blocks; only inside ``step(_:_:)``.
     public func append(layer: Int, keys: Tensor, values: Tensor) throws -> KVView {
         guard let current else { preconditionFailure("keys are appended inside a step") }
         precondition(

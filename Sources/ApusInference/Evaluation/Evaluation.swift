@@ -13,6 +13,6 @@ public struct Evaluation: Sendable, Equatable {
     public var natsPerToken: Double { nats / Double(tokens) }
     /// `exp` of the mean loss.
     public var perplexity: Double { exp(natsPerToken) }
-    /// What a byte of text costs: comparable between vocabularies. `nil` when bytes are not known, or none.
+    /// What a byte of text costs, comparable between vocabularies; `nil` when bytes are not known, or none.
     public var bitsPerByte: Double? { bytes.flatMap { $0 > 0 ? nats / M_LN2 / Double($0) : nil } }
 }

@@ -104,7 +104,8 @@ public struct Evaluator {
         }
         var writer = try SafetensorsWriter(path: path, tensors: specs)
         try logits(of: sequences) { index, logits in
-            let bytes = UnsafeRawBufferPointer(start: logits.rawPointer, count: DType.f32.byteCount(elements: logits.count))
+            let bytes = UnsafeRawBufferPointer(
+                start: logits.rawPointer, count: DType.f32.byteCount(elements: logits.count))
             try writer.append(bytes, to: specs[index].name)
         }
         try writer.finish()

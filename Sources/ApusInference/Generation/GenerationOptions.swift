@@ -2,7 +2,7 @@
 public struct GenerationOptions: Sendable, Equatable {
     /// Most tokens to generate for each prompt.
     public var maximumTokens: Int
-    /// Ids that end a sequence. The id itself is part of the result.
+    /// Ids that end a sequence; the id itself is part of the result.
     public var ends: Set<Int32>
     /// What an empty prompt is replaced by, usually the vocabulary's end-of-document id; `nil` to refuse one.
     public var start: Int32?
@@ -10,16 +10,17 @@ public struct GenerationOptions: Sendable, Equatable {
     public var sampling: SamplingOptions
     /// Whether keys and values are kept; without, every step computes all sequences anew: a reference for tests.
     public var keepsKeys: Bool
-    /// Tokens in a block of the cache, 16 ... 64.
+    /// Tokens in a block of the cache, from 16 to 64.
     public var blockSize: Int
-    /// Most tokens of the cache; `nil` for no limit but memory. Prompts that do not fit together take turns.
+    /// Most tokens of the cache, `nil` for no limit but memory; prompts that do not fit together take turns.
     public var cacheTokens: Int?
     /// Most tokens in one pass; longer prompts are read in several.
     public var passTokens: Int
 
     /// Options; greedy by default.
     public init(
-        maximumTokens: Int = 256, ends: Set<Int32> = [], start: Int32? = nil, sampling: SamplingOptions = SamplingOptions(),
+        maximumTokens: Int = 256, ends: Set<Int32> = [], start: Int32? = nil,
+        sampling: SamplingOptions = SamplingOptions(),
         keepsKeys: Bool = true, blockSize: Int = 16, cacheTokens: Int? = nil, passTokens: Int = 8192
     ) {
         self.maximumTokens = maximumTokens

@@ -32,7 +32,8 @@ public struct Generator {
         try options.validate()
         if let end = options.ends.filter({ !model.hasToken($0) }).min() {
             throw .invalidOption(
-                name: "an id that ends a sequence", value: "\(end)", expected: "0 ... \(model.configuration.vocabulary - 1)")
+                name: "an id that ends a sequence", value: "\(end)",
+                expected: "0 ... \(model.configuration.vocabulary - 1)")
         }
         self.model = model
         self.backend = backend
@@ -49,7 +50,7 @@ public struct Generator {
         try generate(prompts.enumerated().map { Prompt($1, index: $0) }, onToken: onToken)
     }
 
-    /// The continuations of `prompts`, in their order. `onToken` hears of every token at once; what it throws ends all.
+    /// The continuations of `prompts`, in their order; `onToken` hears of every token at once, and may throw to stop.
     ///
     /// - Throws: ``InferenceError`` before anything runs for prompts that cannot be continued, later for a model that
     ///   yields NaN; ``TensorError`` when memory runs out.

@@ -23,7 +23,7 @@ struct Candidates {
         if options.topP < 1 { keepNucleus(Double(options.topP)) }
     }
 
-    /// The id at `fraction` (0 ... 1) of the summed weights.
+    /// The id at `fraction`, between 0 and 1, of the summed weights.
     func pick(at fraction: Double) -> Int32 {
         let target = fraction * weights.reduce(0, +)
         var sum = 0.0
@@ -49,7 +49,8 @@ struct Candidates {
             var place = start
             while true {
                 var lowest = place
-                for child in [2 * place + 1, 2 * place + 2] where child < heap.count && isBelow(heap[child], heap[lowest]) {
+                for child in [2 * place + 1, 2 * place + 2]
+                where child < heap.count && isBelow(heap[child], heap[lowest]) {
                     lowest = child
                 }
                 if lowest == place { return }

@@ -4,8 +4,10 @@ public struct SamplingOptions: Sendable, Equatable {
     public var temperature: Float
     /// Only the `topK` highest logits can be chosen; 0 for all.
     public var topK: Int
-    /// Only the most probable tokens whose probabilities first sum to this can be chosen, the one that reaches it
-    /// included (nucleus sampling, Holtzman et al. 2020, section 3.1); 1 for all. Counted after ``topK``.
+    /// Only the most probable tokens whose probabilities first sum to this can be chosen; 1 for all.
+    ///
+    /// The token that reaches the sum is included (nucleus sampling, Holtzman et al. 2020, section 3.1). What is summed
+    /// is the share among the tokens that ``topK`` keeps.
     public var topP: Float
     /// Keys the draws.
     public var seed: UInt64
@@ -28,7 +30,8 @@ public struct SamplingOptions: Sendable, Equatable {
                 name: "temperature", value: "\(temperature)", expected: "0 (the best token always) or a number above")
         }
         guard topK >= 0 else {
-            throw .invalidOption(name: "top-k", value: "\(topK)", expected: "0 (all tokens) or the number of tokens to keep")
+            throw .invalidOption(
+                name: "top-k", value: "\(topK)", expected: "0 (all tokens) or the number of tokens to keep")
         }
         guard topP > 0, topP <= 1 else {
             throw .invalidOption(name: "top-p", value: "\(topP)", expected: "above 0 and at most 1 (all tokens)")

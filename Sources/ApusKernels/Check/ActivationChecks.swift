@@ -79,7 +79,6 @@ extension OpCheck {
                 }
             }
             probe.expect(y, expected)
-        },
-    ]
+        }
     }
 }

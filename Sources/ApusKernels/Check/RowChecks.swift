@@ -4,7 +4,7 @@ import Glibc
 // Shape letters: T tokens, K choices per token, R routed rows, D model width, V vocabulary.
 
 extension OpCheck {
-    static let rows: [[OpCheck]] = [
+    static let routedRows: [[OpCheck]] = [
         make("gather rows") { probe in
             let (x, scale) = (try probe.draw(9, 33), try probe.draw(20, dtype: .f32))
             let index = (0..<20).map { $0 % 7 == 3 ? -1 : probe.integer(below: 9) }

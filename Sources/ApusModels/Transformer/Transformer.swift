@@ -38,18 +38,25 @@ public struct Transformer {
         }
     }
 
+    /// Makes the router of the MoE layer `layer` from the one that the configuration describes, `standard`: to put
+    /// another in its place, or around it.
+    public typealias RouterFactory = (_ layer: Int, _ standard: TopKRouter) -> any Router
+
     /// Builds the stages with undefined weights: ``ParameterStore/initialize(seed:backend:)`` or load them.
     ///
     /// - Parameters:
     ///   - stages: What to build; all by default.
     ///   - positions: Longest sequence to prepare rotary angles for; the configuration's by default.
+    ///   - router: Makes each MoE layer's router; the configuration's own by default. The store holds the parameters of
+    ///     both, so that the model saves and loads whichever router runs. A model folder has a place for the
+    ///     configuration's parameters only: further ones of the factory's router are trained, but not in it.
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
     public init(
         _ configuration: ModelConfiguration, backend: any Backend, precision: Precision, isTrained: Bool,
-        stages: StageRange? = nil, positions: Int? = nil
+        stages: StageRange? = nil, positions: Int? = nil, router: RouterFactory? = nil
     ) throws {
         let range = stages ?? StageRange(hasEmbed: true, blocks: 0..<configuration.layers, hasHead: true)
-        var builder = TransformerBuilder(configuration)
+        var builder = TransformerBuilder(configuration, router: router)
         if case .rotary(let theta) = configuration.position, !range.blocks.isEmpty {
             builder.rotary = try backend.rotaryTable(
                 positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta)

@@ -14,8 +14,12 @@ struct TransformerBuilder {
     var rotary: RotaryTable?
     private(set) var parameters: [Parameter] = []
     private var tokenTable: Parameter?
+    private let makeRouter: Transformer.RouterFactory?
 
-    init(_ configuration: ModelConfiguration) { self.configuration = configuration }
+    init(_ configuration: ModelConfiguration, router: Transformer.RouterFactory? = nil) {
+        self.configuration = configuration
+        makeRouter = router
+    }
 
     private var width: Int { configuration.width }
     private var initial: Initializer { .normal(deviation: configuration.initialDeviation) }
@@ -140,19 +144,27 @@ struct TransformerBuilder {
     }
 
     private mutating func mixture(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> MoELayer {
-        let isPadded = moe.bank == .padded
-        let router = TopKRouter(
+        MoELayer(
+            layer: layer, router: router(prefix, layer, moe), bank: bank(prefix, layer, moe),
+            shared: moe.sharedWidth > 0
+                ? dense("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, activation: moe.activation) : nil,
+            residual: moe.isResidual ? residual(prefix, layer, moe) : nil)
+    }
+
+    private mutating func router(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> any Router {
+        let standard = TopKRouter(
             weight: declare("\(prefix).gate.weight", Shape(moe.experts, width), role: .router, layer: layer, initial),
             selectionBias: moe.router.biasRate > 0
                 ? declare(
                     "\(prefix).gate.e_score_correction_bias", Shape(moe.experts), role: .router, layer: layer,
                     decays: false, .constant(0)) : nil,
-            choices: moe.choices, configuration: moe.router, policy: moe.policy, isPadded: isPadded, losses: moe.losses)
-        return MoELayer(
-            layer: layer, router: router, bank: bank(prefix, layer, moe),
-            shared: moe.sharedWidth > 0
-                ? dense("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, activation: moe.activation) : nil,
-            residual: moe.isResidual ? residual(prefix, layer, moe) : nil)
+            choices: moe.choices, configuration: moe.router, policy: moe.policy, isPadded: moe.bank == .padded,
+            losses: moe.losses)
+        guard let makeRouter else { return standard }
+        let router = makeRouter(layer, standard)
+        let declared = Set(parameters.map(ObjectIdentifier.init))
+        parameters += router.parameters.filter { !declared.contains(ObjectIdentifier($0)) }
+        return router
     }
 
     private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> GroupedBank {

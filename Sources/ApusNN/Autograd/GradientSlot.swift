@@ -21,7 +21,9 @@ public struct GradientSlot: Sendable {
 }
 
 extension GradientFlow {
-    /// Adds `gradient` to what has arrived at `slot`. The tensor may be handed on as it is: do not write it later.
+    /// Adds `gradient` to what has arrived at `slot`.
+    ///
+    /// The tensor may be handed on as it is: do not write it later.
     public func accumulate(_ gradient: Tensor, into slot: GradientSlot) throws {
         guard let index = slot.index else { return }
         precondition(gradient.shape == slot.shape, "a gradient of \(gradient.shape) for a value of \(slot.shape)")

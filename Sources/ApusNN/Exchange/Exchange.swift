@@ -1,7 +1,7 @@
 import ApusKernels
 import ApusTensor
 
-/// A collective under way on a tape. It must be finished exactly once: doing it twice does not compile.
+/// A collective under way on a tape, to be finished exactly once: doing it twice does not compile.
 ///
 /// It is two nodes. In forward, *start* begins the collective and *finish* waits for it; what runs in between hides it.
 /// In backward, the adjoint of *finish* begins the mirrored collective on the gradient and the adjoint of *start* waits
@@ -48,7 +48,7 @@ extension Tape {
 }
 
 extension Tensor {
-    /// The tensor without its event, after waiting for it where streams run inline. A device's streams wait themselves.
+    /// The tensor without its event, after waiting for it where streams run inline; a device's streams wait themselves.
     func completed() throws -> Tensor {
         guard device == .cpu, let ready else { return self }
         try ready.wait()

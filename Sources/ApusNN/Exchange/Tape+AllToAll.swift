@@ -5,7 +5,9 @@ import ApusTensor
 // Shape letters: N ranks, R rows sent, S rows received, D row width.
 
 extension Tape {
-    /// Starts an all-to-all of rows: (R, D) to (S, D). Backward sends every row's gradient back where the row came from.
+    /// Starts an all-to-all of rows: (R, D) to (S, D).
+    ///
+    /// Backward sends every row's gradient back where the row came from.
     ///
     /// - Parameters:
     ///   - x: (R, D), the rows for each rank one after the other. It may be longer than the rows sent, and gets zeros

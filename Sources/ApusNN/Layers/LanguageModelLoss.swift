@@ -51,12 +51,17 @@ public struct LanguageModelLoss {
             let backend = flow.backend
             let factor = try backend.empty(Shape(1), .f32)
             try backend.scale(seed, by: scale, into: factor)
-            try flow.accumulate(into: x) { dx, adds in
+            func overChunks(_ dx: Tensor?, _ adds: Bool) throws {
                 for range in chunks {
                     let logits = try logits ?? self.logits(x.tensor[range], backend)
                     try backward(
-                        logits, x.tensor[range], targets[range], logSumExp[range], factor, dx[range], adds, backend)
+                        logits, x.tensor[range], targets[range], logSumExp[range], factor, dx?[range], adds, backend)
                 }
+            }
+            if x.needsGradient {
+                try flow.accumulate(into: x, overChunks)
+            } else {
+                try overChunks(nil, false)
             }
         }
         return Result(total: loss, perToken: perToken)
@@ -70,13 +75,14 @@ public struct LanguageModelLoss {
     }
 
     private func backward(
-        _ logits: Tensor, _ x: Tensor, _ targets: Tensor, _ logSumExp: Tensor, _ factor: Tensor, _ dx: Tensor,
+        _ logits: Tensor, _ x: Tensor, _ targets: Tensor, _ logSumExp: Tensor, _ factor: Tensor, _ dx: Tensor?,
         _ adds: Bool, _ backend: any Backend
     ) throws {
         // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
         let gradient = x.dtype == .f32 ? logits : try backend.empty(logits.shape, x.dtype)
         try backend.crossEntropyBackward(logits, targets: targets, logSumExp: logSumExp, scale: factor, into: gradient)
         if let target = weight.gradient { try backend.matMul(gradient.transpose, x.matrix, into: target, adds: true) }
+        guard let dx else { return }
         try weight.withWeights(on: backend.stream) {
             try backend.matMul(gradient.matrix, $0.matrix, into: dx, adds: adds)
         }

@@ -25,6 +25,11 @@ public final class CachingAllocator: Sendable {
         state = Mutex(State())
     }
 
+    /// Bytes of memory that the machine has.
+    public static var physicalMemory: Int {
+        max(sysconf(Int32(_SC_PHYS_PAGES)), 1) * max(sysconf(Int32(_SC_PAGESIZE)), 4096)
+    }
+
     deinit { releaseCache() }
 
     /// Storage of at least `byteCount` bytes, its contents undefined.

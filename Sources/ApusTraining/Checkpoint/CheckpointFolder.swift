@@ -33,6 +33,8 @@ public struct CheckpointFolder: Sendable {
         _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, backend: any Backend
     ) throws {
         try RunFolder.create(path)
+        // A killed run may have been saving another step: each leaves as much as a checkpoint.
+        _ = try? AbandonedFiles.remove(in: path, prefix: "step-")
         let directory = try AtomicDirectory(path: folder(step: state.step))
         let staging = directory.stagingPath
         var digests = try model.write(toFolder: staging, as: nil, backend: backend)

@@ -2,35 +2,22 @@
 public struct TrainingState: Sendable, Equatable {
     /// Steps taken.
     public var step: Int
-    /// Sequences read from the data stream.
-    public var sequences: Int
-    /// The run's seed: with the step it determines every draw.
-    public var seed: UInt64
     /// Checksum of the text.
     public var dataChecksum: UInt64
-    /// Precision mode by name.
-    public var precision: String
+    /// The values of the recipe keys without which a step is not what it was: ``Recipe/resumeSettings``.
+    public var settings: [String: String]
 
     /// A state.
-    public init(step: Int, sequences: Int, seed: UInt64, dataChecksum: UInt64, precision: String) {
+    public init(step: Int, dataChecksum: UInt64, settings: [String: String]) {
         self.step = step
-        self.sequences = sequences
-        self.seed = seed
         self.dataChecksum = dataChecksum
-        self.precision = precision
+        self.settings = settings
     }
 
     /// `key value` lines; 64-bit numbers do not survive every JSON reader.
     var text: String {
-        """
-        apus_state 1
-        step \(step)
-        sequences \(sequences)
-        seed \(seed)
-        data_checksum \(dataChecksum)
-        precision \(precision)
-
-        """
+        let lines = settings.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)\n" }
+        return "apus_state 1\nstep \(step)\ndata_checksum \(dataChecksum)\n" + lines.joined()
     }
 
     /// Reads what ``text`` wrote.
@@ -54,10 +41,22 @@ public struct TrainingState: Sendable, Equatable {
             throw .malformedState(path: path, reason: "it is not the state of a run of this version")
         }
         step = try field("step") { Int($0) }
-        sequences = try field("sequences") { Int($0) }
-        seed = try field("seed") { UInt64($0) }
         dataChecksum = try field("data_checksum") { UInt64($0) }
-        precision = try field("precision") { String($0) }
+        for key in ["apus_state", "step", "data_checksum"] as [Substring] { fields[key] = nil }
+        settings = Dictionary(uniqueKeysWithValues: fields.map { (String($0.key), String($0.value)) })
+    }
+}
+
+extension Recipe {
+    /// What a resumed run must share with its beginning, besides model and text: with the step these keys decide which
+    /// sequences and which draws come next. Rates, schedule, clipping and what is written may change.
+    var resumeSettings: [String: String] {
+        [
+            "seed": "\(seed)", "data.sequence_length": "\(data.sequenceLength)", "data.held_out": "\(data.heldOut)",
+            "data.shuffle": "\(data.shuffle)", "training.batch": "\(training.batch)",
+            "training.precision": training.precision.rawValue, "training.routing_group": "\(training.routingGroup)",
+            "training.balance_group": "\(training.balanceGroup)",
+        ]
     }
 }
 

@@ -27,6 +27,7 @@ struct RecipeReader {
         let output = self.output(top.section("output"))
         guard let model, log.isEmpty else { return nil }
         checkRows(model, data, training, top.section("training"))
+        checkPooling(model, training, top.section("training"))
         checkSizes(model, section)
         return Recipe(seed: UInt64(seed), model: model, data: data, training: training, output: output)
     }
@@ -66,6 +67,15 @@ struct RecipeReader {
             training.microBatch <= most, "micro_batch",
             "is \(training.microBatch), which makes more than \(Int32.max) routed rows",
             "use at most \(most) with this data.sequence_length")
+    }
+
+    /// A pooled balance loss is a product of means over the whole batch, which micro-batches cannot form one by one.
+    private func checkPooling(_ model: ModelConfiguration, _ training: TrainingConfiguration, _ section: Section) {
+        let isPooled = model.feedForward.indices.contains { model.moe(layer: $0)?.losses.scope == .pooled }
+        section.require(
+            !isPooled || training.microBatch == training.batch, "micro_batch",
+            "is \(training.microBatch) of a batch of \(training.batch), with model.experts.losses.scope: pooled",
+            "use \(training.batch), or scope: layer")
     }
 
     /// What no key is to blame for alone.

@@ -143,9 +143,7 @@ public final class TrainingRun {
     }
 
     private func save() throws {
-        let state = TrainingState(
-            step: taken, sequences: taken * recipe.training.batch, seed: recipe.seed, dataChecksum: corpus.checksum,
-            precision: recipe.training.precision.rawValue)
+        let state = TrainingState(step: taken, dataChecksum: corpus.checksum, settings: recipe.resumeSettings)
         try checkpoints.save(model, optimizer, state, backend: backend)
         savedStep = taken
     }
@@ -155,20 +153,16 @@ public final class TrainingRun {
         for reason in damaged { progress.note("warning: a checkpoint is damaged and passed over: \(reason)") }
         guard let step else { throw TrainingCheckpointError.nothingToResume(folder: folder) }
         let state = try checkpoints.state(step: step)
-        try check("seed", state.seed, recipe.seed)
-        try check("training.precision", state.precision, recipe.training.precision.rawValue)
-        try check("training.batch", state.sequences / max(state.step, 1), recipe.training.batch)
+        for (key, asked) in recipe.resumeSettings.sorted(by: { $0.key < $1.key }) where state.settings[key] != asked {
+            throw TrainingCheckpointError.different(
+                folder: folder, what: key, saved: state.settings[key] ?? "unset", asked: asked)
+        }
         guard state.dataChecksum == corpus.checksum else {
             throw DataError.changed(path: recipe.data.path, expected: state.dataChecksum, found: corpus.checksum)
         }
         try checkpoints.load(step: step, into: model, optimizer, backend: backend)
         taken = step
         savedStep = step
-    }
-
-    private func check(_ key: String, _ saved: some CustomStringConvertible, _ asked: some CustomStringConvertible) throws {
-        guard "\(saved)" != "\(asked)" else { return }
-        throw TrainingCheckpointError.different(folder: folder, what: key, saved: "\(saved)", asked: "\(asked)")
     }
 }
 

@@ -18,7 +18,7 @@ public struct NonFiniteError: Error, Sendable {
         self.step = step
         self.loss = loss
         let probe = NonFiniteProbe(trainStep: trainStep, batch: batch, step: step)
-        place = try probe.weight() ?? probe.stage() ?? probe.gradient() ?? "the loss itself"
+        place = try probe.weight() ?? probe.stage() ?? probe.gradient() ?? "the sum of all squares"
     }
 }
 
@@ -26,8 +26,8 @@ extension NonFiniteError: CustomStringConvertible {
     /// What happened, where, and what to do.
     public var description: String {
         """
-        step \(step): the loss is \(loss), first seen in \(place). The step was not taken; weights and the last \
-        checkpoint are unharmed. Lower training.optimizer.learning_rate, raise training.schedule.warmup_steps, or set \
+        step \(step): \(loss.isFinite ? "a gradient" : "the loss") is not finite (loss \(loss)), first seen in \(place). \
+        The step was not taken; weights and the last checkpoint are unharmed. Lower training.optimizer.learning_rate, raise training.schedule.warmup_steps, or set \
         training.clip_norm, and continue with --resume
         """
     }

@@ -36,7 +36,9 @@ public struct RoutingSummary: Sendable {
     public let z: Double?
     /// The share of all choices that was dropped.
     public let droppedFraction: Double
+}
 
+extension RoutingSummary {
     /// Adds up what the micro-batches of a step reported.
     public init(_ report: RoutingReport, pooled: [Tensor], model: ModelConfiguration, tokens: Int) {
         var byLayer: [Int: (choices: [Int], rows: [Int])] = [:]

@@ -1,0 +1,112 @@
+import ApusInference
+import ApusKernels
+import ApusModels
+import ApusNN
+import ApusTensor
+import ArgumentParser
+
+/// `apus bench generate`: reading prompts and generating from them.
+struct BenchGenerate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "generate", abstract: "Measure prefill and decode.",
+        discussion: """
+            Prefill is the pass that reads the prompts, up to the first token of each; decode is all that follows. Without \
+            a checkpoint: the training benchmark's model with random weights.
+
+            Example:
+              apus bench generate --batch 8 --prompt-length 128 --max-tokens 64
+              apus bench generate ./OLMoE-1B-7B --precision bf16
+            """)
+
+    @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
+    var checkpoint: String?
+
+    @Option(help: "Prompts that run together.")
+    var batch = 1
+
+    @Option(help: "Tokens of each prompt.")
+    var promptLength = 128
+
+    @Option(help: "Tokens to generate for each.")
+    var maxTokens = 64
+
+    @Option(help: "Timed runs. The median counts.")
+    var rounds = 3
+
+    @OptionGroup var options: BenchOptions
+
+    func validate() throws {
+        try requirePositive(("batch", batch), ("prompt-length", promptLength), ("rounds", rounds))
+        if maxTokens < 2 { throw ValidationError("--max-tokens is \(maxTokens); it must be at least 2") }
+    }
+
+    func run() throws {
+        let backend = CPUBackend(threadCount: options.threads ?? ThreadPool.availableCores)
+        let model = try model(backend)
+        let context = model.configuration.maximumPositions
+        guard promptLength + maxTokens <= context else {
+            throw CommandError(
+                "--prompt-length \(promptLength) and --max-tokens \(maxTokens) exceed the model's context of \(context)")
+        }
+        let generator = try Generator(model, backend: backend, options: GenerationOptions(maximumTokens: maxTokens))
+        let stream = RandomStream(seed: 5, purpose: .dataOrder)
+        let prompts = (0..<batch).map { prompt in
+            (0..<promptLength).map { place in
+                Int32(
+                    stream.word(at: UInt64(prompt * promptLength + place))
+                        % UInt32(clamping: model.configuration.vocabulary))
+            }
+        }
+        var (prefill, decode) = ([Double](), [Double]())
+        for round in 0...rounds {
+            let clock = ContinuousClock()
+            let begin = clock.now
+            var first = begin
+            var count = 0
+            let (total, _) = try timed {
+                try generator.generate(prompts) { _ in
+                    count += 1
+                    if count == batch { first = clock.now }
+                }
+            }
+            let elapsed = (first - begin).components
+            let reading = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+            guard round > 0 else { continue }
+            prefill.append(Double(batch * promptLength) / reading)
+            decode.append(Double(count - batch) / (total - reading))
+        }
+        report(backend, median(prefill), median(decode))
+    }
+
+    private func model(_ backend: CPUBackend) throws -> Transformer {
+        if let checkpoint {
+            return try Checkpoint(checkpoint).model.load(backend: backend, precision: options.precision.value)
+        }
+        let model = try Transformer(
+            ModelConfiguration.preset(named: "bench"), backend: backend, precision: options.precision.value,
+            isTrained: false)
+        try model.store.initialize(seed: 0, backend: backend)
+        return model
+    }
+
+    private func report(_ backend: CPUBackend, _ prefill: Double, _ decode: Double) {
+        let peak = backend.allocator.statistics.totalPeak
+        if options.json {
+            return print(
+                JSONText.object([
+                    ("bench", .string("generate")), ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
+                    ("max_tokens", .integer(maxTokens)), ("precision", .string(options.precision.rawValue)),
+                    ("threads", .integer(backend.pool.threadCount)), ("prefill_tokens_per_second", .number(prefill)),
+                    ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
+                ]))
+        }
+        print(
+            table(
+                [
+                    ["run", "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
+                        + "\(backend.pool.threadCount) threads"],
+                    ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
+                    ["memory", "\(formatBytes(peak)) of tensors at most"],
+                ], leftColumns: 2))
+    }
+}

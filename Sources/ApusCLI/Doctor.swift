@@ -1,0 +1,124 @@
+import ApusKernels
+import ApusTensor
+import ArgumentParser
+
+/// `apus doctor`: what this machine has, and whether every op computes what it should.
+struct Doctor: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what this machine has, and check every op against its definition.",
+        discussion: """
+            Each op, forward and backward, is held against plain loops in double precision: at most 1e-5 off in f32 and \
+            1e-2 in bf16, by norm. Ends with status 1 when one is not.
+
+            Example:
+              apus doctor
+              apus doctor --threads 2 --json
+            """)
+
+    @Option(help: "What to examine: auto, cpu or cuda.")
+    var device = "auto"
+
+    @Option(help: "Threads (default: one for each core that this process may use).")
+    var threads: Int?
+
+    @Flag(help: "Do not measure speed.")
+    var skipSpeed = false
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func validate() throws {
+        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
+    }
+
+    func run() throws {
+        if device == "cuda" {
+            throw CommandError("--device cuda: there is no CUDA backend in this build; apus runs on the CPU (--device cpu)")
+        }
+        let machine = Machine()
+        let backend = try DeviceChoice(device).backend(threads: threads, memoryLimit: nil)
+        let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
+        if !json { describe(machine, backend, speeds) }
+        let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
+        let failures = outcomes.filter { !$0.passes }
+        if json {
+            print(object(machine, backend, speeds, outcomes))
+        } else {
+            print(table([["op", "type", "error", "allowed", ""]] + outcomes.map(row)))
+            print(
+                failures.isEmpty
+                    ? "\nall \(outcomes.count) checks passed"
+                    : "\n\(failures.count) of \(outcomes.count) checks FAILED: \(failures.map(\.name).joined(separator: ", "))")
+        }
+        if !failures.isEmpty { throw ExitCode.failure }
+    }
+
+    /// A measured speed.
+    private struct Speed {
+        let name: String
+        let key: String
+        let value: Double
+        let unit: String
+    }
+
+    private func measure(_ machine: Machine, threads: Int) throws -> [Speed] {
+        var speeds: [Speed] = []
+        for engine in [CPUBackend.ProductEngine.own, .oneDNN] where engine == .own || machine.hasOneDNN {
+            let backend = CPUBackend(threadCount: threads, productEngine: engine)
+            for dtype in [DType.f32, .bf16] {
+                let speed = try MachineSpeed.product(dtype, backend: backend)
+                speeds.append(
+                    Speed(
+                        name: "products \(dtype), \(engine == .own ? "own" : "oneDNN")",
+                        key: "\(engine.rawValue)_\(dtype)_gflops", value: speed / 1e9, unit: "GFLOP/s"))
+            }
+        }
+        let memory = try MachineSpeed.memory(backend: CPUBackend(threadCount: threads))
+        speeds.append(Speed(name: "memory, read and written", key: "memory_gb_per_second", value: memory / 1e9, unit: "GB/s"))
+        return speeds
+    }
+
+    private func describe(_ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed]) {
+        var rows = [
+            ["device", device == "auto" ? "cpu (no CUDA backend in this build, apus runs on the CPU)" : "cpu"],
+            ["processor", machine.processor.isEmpty ? "unknown" : machine.processor],
+            ["cores", "\(machine.cores), \(backend.pool.threadCount) threads in use"],
+            ["vector units", machine.vectorUnits.isEmpty ? "none that the kernels use" : machine.vectorUnits.joined(separator: ", ")],
+            ["memory", "\(formatBytes(machine.memory)), \(formatBytes(machine.availableMemory)) available"],
+            ["oneDNN", machine.hasOneDNN ? machine.oneDNN : "not used: \(machine.oneDNN); products run on Apus' own kernels"],
+        ]
+        rows += speeds.map { [$0.name, "\(fixed($0.value, 1)) \($0.unit)"] }
+        print(table(rows, leftColumns: 2) + "\n")
+    }
+
+    private func row(_ outcome: OpCheck.Outcome) -> [String] {
+        [
+            outcome.name, "\(outcome.dtype)", scientific(outcome.error), scientific(outcome.tolerance),
+            outcome.passes ? "pass" : "FAIL",
+        ]
+    }
+
+    private func object(
+        _ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed], _ outcomes: [OpCheck.Outcome]
+    ) -> JSONText {
+        .object([
+            ("device", .string("cpu")), ("processor", .string(machine.processor)), ("cores", .integer(machine.cores)),
+            ("threads", .integer(backend.pool.threadCount)),
+            ("vector_units", .array(machine.vectorUnits.map { .string($0) })),
+            ("memory_bytes", .integer(machine.memory)), ("available_bytes", .integer(machine.availableMemory)),
+            ("onednn", machine.hasOneDNN ? .string(machine.oneDNN) : .null),
+            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })),
+            (
+                "checks",
+                .array(
+                    outcomes.map {
+                        .object([
+                            ("op", .string($0.name)), ("dtype", .string("\($0.dtype)")), ("error", .number($0.error)),
+                            ("tolerance", .number($0.tolerance)), ("passes", .bool($0.passes)),
+                        ])
+                    })
+            ),
+            ("passes", .bool(outcomes.allSatisfy(\.passes))),
+        ])
+    }
+}

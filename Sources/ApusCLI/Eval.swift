@@ -1,0 +1,95 @@
+import ApusData
+import ApusInference
+import ApusKernels
+import ApusModels
+import ApusTensor
+import ArgumentParser
+
+/// `apus eval`: how well a model predicts text or tokens.
+struct Eval: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measure how well a model predicts text, or compute its logits.",
+        discussion: """
+            With --data: perplexity, nats per token, bits per byte and tokens per second over a text file or a folder of \
+            text files. With --tokens: the same over lists of token ids, whatever the vocabulary; --logits writes \
+            'logits.0', 'logits.1', ..., (tokens, vocabulary) f32, one for each list.
+
+            Example:
+              apus eval runs/quickstart --data book.txt --max-tokens 100000
+              apus eval ./OLMoE-1B-7B --tokens ids.json --logits logits.safetensors
+            """)
+
+    @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
+    var checkpoint: String
+
+    @Option(help: "Text to predict: a file, or a folder of files.")
+    var data: String?
+
+    @Option(help: "A JSON file with a list of lists of token ids.")
+    var tokens: String?
+
+    @Option(help: "Where to write the logits of --tokens, as safetensors.")
+    var logits: String?
+
+    @Option(help: "Most tokens of --data to read.")
+    var maxTokens: Int?
+
+    @Option(help: "Tokens that the model sees at once (default: its context).")
+    var window: Int?
+
+    @Option(help: "Compute in f32 or bf16 (default: as the weights are stored).")
+    var precision: ModelPrecision?
+
+    @OptionGroup var compute: ComputeOptions
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func validate() throws {
+        if (data == nil) == (tokens == nil) { throw ValidationError("give either --data or --tokens") }
+        if logits != nil, tokens == nil { throw ValidationError("--logits needs --tokens") }
+        if let maxTokens, maxTokens < 2 { throw ValidationError("--max-tokens must be at least 2") }
+        if maxTokens != nil, data == nil { throw ValidationError("--max-tokens needs --data") }
+    }
+
+    func run() throws {
+        let source = try Checkpoint(checkpoint)
+        let backend = try compute.backend()
+        // Read and checked before the weights, which may take minutes.
+        let vocabulary = data == nil ? source.vocabulary : try source.requireVocabulary(instead: "--tokens")
+        let sequences = try sequences(vocabulary, source.configuration.vocabulary)
+        let model = try source.model.load(backend: backend, precision: precision?.value)
+        let evaluator = try Evaluator(model, backend: backend, window: window)
+        if let logits { try evaluator.writeLogits(of: sequences, to: logits) }
+        let (seconds, result) = try timed { try evaluator.evaluate(sequences, vocabulary: vocabulary) }
+        report(result, tokensPerSecond: Double(result.tokens) / seconds)
+    }
+
+    private func sequences(_ vocabulary: ByteVocabulary?, _ size: Int) throws -> [[Int32]] {
+        if let tokens { return try TokenLists(path: tokens, vocabulary: size).lists }
+        guard let data, let vocabulary else { return [] }
+        let corpus = try TextCorpus(path: data, vocabulary: vocabulary)
+        return [Array(corpus.tokens.prefix(maxTokens ?? corpus.tokens.count))]
+    }
+
+    private func report(_ result: Evaluation, tokensPerSecond: Double) {
+        if json {
+            var fields: [(String, JSONText)] = [
+                ("tokens", .integer(result.tokens)), ("nats_per_token", .number(result.natsPerToken)),
+                ("perplexity", .number(result.perplexity)),
+                ("bits_per_byte", .optional(result.bitsPerByte) { .number($0) }),
+                ("tokens_per_second", .number(tokensPerSecond)),
+            ]
+            if let logits { fields.append(("logits", .string(logits))) }
+            return print(JSONText.object(fields))
+        }
+        var rows = [
+            ["predicted tokens", grouped(result.tokens)], ["nats per token", fixed(result.natsPerToken, 4)],
+            ["perplexity", fixed(result.perplexity, 3)],
+        ]
+        if let bits = result.bitsPerByte { rows.append(["bits per byte", fixed(bits, 4)]) }
+        rows.append(["tokens per second", fixed(tokensPerSecond, 0)])
+        if let logits { rows.append(["logits", logits]) }
+        print(table(rows))
+    }
+}

@@ -1,0 +1,43 @@
+/// A value for `--json`: keys stay in the order they are given in.
+enum JSONText: CustomStringConvertible {
+    case integer(Int)
+    case number(Double)
+    case string(String)
+    case bool(Bool)
+    case null
+    case array([JSONText])
+    case object([(String, JSONText)])
+
+    /// The value, or null for `nil`.
+    static func optional<Value>(_ value: Value?, _ form: (Value) -> JSONText) -> JSONText { value.map(form) ?? .null }
+
+    /// One line of JSON. Numbers that JSON has no form for are strings.
+    var description: String {
+        switch self {
+        case .integer(let value): "\(value)"
+        case .number(let value): value.isFinite ? "\(value)" : "\"\(value)\""
+        case .string(let text): JSONText.quoted(text)
+        case .bool(let value): "\(value)"
+        case .null: "null"
+        case .array(let values): "[" + values.map(\.description).joined(separator: ", ") + "]"
+        case .object(let fields):
+            "{" + fields.map { "\(JSONText.quoted($0.0)): \($0.1)" }.joined(separator: ", ") + "}"
+        }
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case "\n": result += "\\n"
+            case "\u{00}"..<"\u{20}":
+                let digits = String(scalar.value, radix: 16)
+                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result + "\""
+    }
+}

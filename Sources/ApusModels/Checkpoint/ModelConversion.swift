@@ -1,0 +1,125 @@
+public import ApusKernels
+public import ApusNN
+public import ApusTensor
+
+/// A model on its way from one form of folder to another: Apus' own, or that of a Hugging Face family.
+///
+/// Tensors are copied one by one, never all in memory. Elements keep their bits unless another type is asked for; what
+/// another type cannot hold exactly is kept in `f32`, so that a bf16 model with an `f32` router loses nothing.
+public struct ModelConversion {
+    /// Where the model comes from.
+    public let source: ModelFolder
+    /// The family of the new folder; `nil` for Apus' own form.
+    public let family: HubFamily?
+    /// The type of the new weights: `f32` or `bf16`.
+    public let type: DType
+    private let tensors: ShardedSafetensors
+    /// Where in the source each tensor of the model lies.
+    private let places: [String: (hubName: String, elements: Range<Int>)]
+    private let roles: [String: ParameterRole]
+
+    /// - Parameter type: By default `bf16` when all weights are, routers aside, else `f32`.
+    /// - Throws: ``CheckpointFileError``; ``TensorMapError`` for tensors that are missing, left over or of another shape;
+    ///   ``ModelConfigurationError`` when the family cannot express the model.
+    public init(_ source: ModelFolder, to family: HubFamily?, type: DType? = nil) throws {
+        let configuration = source.configuration.configuration
+        try family?.check(configuration)
+        self.source = source
+        self.family = family
+        let tensors = try ShardedSafetensors(folder: source.path)
+        self.tensors = tensors
+        let entries = tensors.shards.flatMap(\.entries)
+        let map = HubTensorMap(family: source.configuration.family, configuration: configuration)
+        var places: [String: (hubName: String, elements: Range<Int>)] = [:]
+        for placement in try map.placements(of: entries.map { ($0.name, $0.shape) }) {
+            for slice in placement.slices { places[slice.name] = (placement.hubName, slice.elements) }
+        }
+        self.places = places
+        let roles = Dictionary(configuration.parameterInventory().map { ($0.name, $0.role) }) { first, _ in first }
+        self.roles = roles
+        let isHalf = try places.allSatisfy { name, place in
+            try roles[name] == .router || tensors.entry(place.hubName).dtype == .bf16
+        }
+        self.type = type ?? (isHalf ? .bf16 : .f32)
+    }
+
+    /// The precision in which source and result are the same model.
+    public var precision: Precision { type == .bf16 ? .bf16 : .f32 }
+
+    /// Writes the new folder: weights, `config.json`, and the tokenizer and generation files that were beside the source.
+    ///
+    /// - Parameter check: Sees the folder complete, before it gets its name; what it throws leaves nothing behind.
+    /// - Throws: ``CheckpointFileError/alreadyExists(path:)`` and what else goes wrong with files; what `check` throws.
+    public func write(
+        to folder: String, backend: any Backend, maximumShardSize: Int = 5_000_000_000, check: (String) throws -> Void
+    ) throws {
+        if try FolderTree.kind(folder) != nil { throw CheckpointFileError.alreadyExists(path: folder) }
+        let directory = try AtomicDirectory(path: folder)
+        let staging = directory.stagingPath
+        var digests = try writeWeights(to: staging, backend, maximumShardSize)
+        digests.merge(try CompanionFiles.copy(from: source.path, to: staging)) { first, _ in first }
+        digests["config.json"] = try AtomicFile.write(configurationText(), to: "\(staging)/config.json")
+        if family == nil { try CheckpointManifest(files: digests).write(toFolder: staging) }
+        try check(staging)
+        try directory.publish()
+    }
+
+    private func writeWeights(to staging: String, _ backend: any Backend, _ limit: Int) throws -> [String: FileDigest] {
+        let written = HubTensorMap(family: family, configuration: source.configuration.configuration).written
+        let specs = try written.map { placement in
+            TensorSpec(
+                name: placement.hubName, dtype: try newType(placement.slices[0].name, backend), shape: placement.hubShape)
+        }
+        var writer = try ShardedSafetensorsWriter(folder: staging, tensors: specs, maximumShardSize: limit)
+        for (placement, spec) in zip(written, specs) {
+            let stored = try elements(of: placement.slices[0].name, backend)
+            guard stored.dtype != spec.dtype else {
+                try writer.append(stored, to: spec.name)
+                continue
+            }
+            let converted = try backend.empty(stored.shape, spec.dtype, .workspace)
+            try backend.convert(stored, into: converted)
+            try writer.append(converted, to: spec.name)
+        }
+        return try writer.finish()
+    }
+
+    /// The type asked for, but `f32` for a router whose values `bf16` would change; Apus' own routers are `f32` always.
+    private func newType(_ name: String, _ backend: any Backend) throws -> DType {
+        guard type == .bf16, roles[name] == .router else { return type }
+        guard family != nil else { return .f32 }
+        let stored = try elements(of: name, backend)
+        guard stored.dtype == .f32 else { return .bf16 }
+        return stored.array(of: Float.self).allSatisfy { $0.bitPattern & 0xffff == 0 } ? .bf16 : .f32
+    }
+
+    /// The elements of a tensor of the model, flat, as `f32` or `bf16`.
+    private func elements(of name: String, _ backend: any Backend) throws -> Tensor {
+        guard let place = places[name] else { preconditionFailure("every tensor of the model has its place") }
+        let entry = try tensors.entry(place.hubName)
+        let count = place.elements.count
+        guard let dtype = entry.dtype, dtype.isFloating else {
+            let values = try tensors.shard(of: place.hubName).floatValues(place.hubName)
+            return try backend.allocator.tensor(Array(values[place.elements]), Shape(count), .workspace)
+        }
+        let target = try backend.empty(Shape(count), dtype, .workspace)
+        try tensors.bytes(place.hubName).withUnsafeBytes { bytes in
+            let part = dtype.byteCount(elements: place.elements.lowerBound)..<dtype.byteCount(
+                elements: place.elements.upperBound)
+            if let base = bytes.baseAddress, !part.isEmpty {
+                target.rawPointer.copyMemory(from: base + part.lowerBound, byteCount: part.count)
+            }
+        }
+        return target
+    }
+
+    private func configurationText() throws -> String {
+        let configuration = source.configuration.configuration
+        guard let family else { return configuration.json() }
+        // Apus' own form names no special ids; they are kept in the generation defaults beside it.
+        let tokens =
+            source.configuration.family == nil
+            ? try SpecialTokens(generationDefaultsOf: source.path) : source.configuration.tokens
+        return try family.json(configuration, dtype: type, tokens: tokens)
+    }
+}

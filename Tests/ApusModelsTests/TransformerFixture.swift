@@ -1,0 +1,89 @@
+import ApusExperts
+import ApusKernels
+import ApusModels
+import ApusNN
+import ApusTensor
+import ApusTestSupport
+
+/// Configurations that together have every kind of parameter.
+struct TransformerCase: Sendable, CustomTestStringConvertible {
+    let testDescription: String
+    let configuration: ModelConfiguration
+
+    init(_ name: String, _ change: (inout ModelConfiguration, inout MoEConfiguration) -> Void) {
+        var moe = MoEConfiguration(
+            experts: 3, choices: 2, width: 10, losses: RouterLosses(balance: 0.05, z: 0.01, importance: 0.01))
+        var model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, keyValueHeads: 2, maximumPositions: 12, feedForward: [],
+            initialDeviation: 0.2)
+        change(&model, &moe)
+        if model.feedForward.isEmpty { model.feedForward = [.moe(moe), .dense(width: 14), .moe(moe)] }
+        testDescription = name
+        configuration = model
+    }
+
+    static let all: [TransformerCase] = [
+        TransformerCase("as it comes") { _, _ in },
+        TransformerCase("dense alone") { model, _ in
+            model.feedForward = [.dense(width: 14), .dense(width: 9), .dense(width: 6)]
+        },
+        TransformerCase("LayerNorm, learned positions, biases, GELU") { model, moe in
+            (model.norm, model.position, model.attentionBias) = (.layer, .learned, true)
+            (model.activation, moe.activation) = (.gelu, .geluTanh)
+        },
+        TransformerCase("tied, query and key norm over the projection, clip") { model, _ in
+            (model.tiedEmbeddings, model.queryKeyNorm, model.attentionClip) = (true, .projection, 0.5)
+        },
+        TransformerCase("query and key norm by head, wide heads, window") { model, _ in
+            (model.queryKeyNorm, model.headWidth, model.slidingWindow) = (.head, 6, 5)
+        },
+        TransformerCase("sigmoid with selection bias, shared expert, ReLU") { _, moe in
+            moe.router = RouterConfiguration(scoring: .sigmoid, renormalizes: true, biasRate: 0.01)
+            (moe.sharedWidth, moe.activation) = (7, .relu)
+        },
+        TransformerCase("residual and shared expert, padded") { model, moe in
+            (moe.isResidual, moe.sharedWidth, moe.bank) = (true, 5, .padded)
+            moe.policy = .capacity(factor: 1, minimum: 1, order: .position)
+            model.tiedEmbeddings = true
+        },
+        TransformerCase("pyramid of experts, one of them alone") { model, moe in
+            var (few, many) = (moe, moe)
+            (few.experts, few.choices, many.experts) = (1, 1, 5)
+            model.feedForward = [.moe(few), .moe(moe), .moe(many)]
+        },
+    ]
+}
+
+/// A model with weights, and the means to run it.
+struct TransformerFixture {
+    let backend = CPUBackend(threadCount: 2)
+    let model: Transformer
+
+    init(_ configuration: ModelConfiguration, _ precision: Precision = .f32, isTrained: Bool = false) throws {
+        model = try Transformer(configuration, backend: backend, precision: precision, isTrained: isTrained)
+        try model.store.initialize(seed: 11, backend: backend)
+    }
+
+    /// Two sequences of 12 and 9 tokens.
+    static let lengths = [12, 9]
+
+    func tokens(_ seed: UInt64 = 1) throws -> Tensor {
+        var generator = SeededGenerator(seed: seed)
+        let ids = (0..<Self.lengths.reduce(0, +)).map { _ in
+            Int.random(in: 0..<model.configuration.vocabulary, using: &generator)
+        }
+        return try backend.allocator.integers(ids)
+    }
+
+    func context(_ tape: Tape) throws -> MoEContext {
+        let layout = try TokenLayout.sequences(Self.lengths, allocator: backend.allocator)
+        return MoEContext(forward: ForwardContext(tape: tape, layout: layout, trainingStep: 1, seed: 3))
+    }
+
+    func weights(_ name: String) throws -> Tensor {
+        guard let parameter = model.store[name] else { throw NoSuchParameter(name: name) }
+        return try parameter.acquire(on: backend.stream)
+    }
+
+    struct NoSuchParameter: Error { let name: String }
+}

@@ -1,0 +1,59 @@
+import ApusTestSupport
+import Foundation
+import Testing
+
+/// `apus doctor`, `apus bench` and the help of every command.
+@Suite struct CLIMachineTests {
+    @Test func `every op computes what its definition says`() throws {
+        let result = try CLI.run(["doctor", "--skip-speed", "--json", "--threads", "2"])
+        let report = try result.object()
+        let checks = try #require(report["checks"] as? [[String: Any]])
+        for check in checks { #expect(check["passes"] as? Bool == true, "\(check)") }
+        #expect(checks.count > 80)
+        #expect(Set(checks.compactMap { $0["dtype"] as? String }) == ["f32", "bf16"])
+        #expect(result.status == 0 && report["passes"] as? Bool == true)
+        #expect(try #require(report["cores"] as? Int) >= 1)
+    }
+
+    @Test func `a block of training steps for each line`() throws {
+        let options = ["--interactive", "--warmup", "1", "--preset", "tiny", "--sequence", "32", "--batch", "2"]
+        let result = try CLI.run(["bench", "train", "--threads", "1"] + options, input: "2\n3\nquit\n9\n")
+        #expect(result.status == 0, "\(result.errors)")
+        let lines = result.output.split(separator: "\n")
+        #expect(lines.count == 3 && lines[0].hasPrefix("ready "))
+        for (line, steps) in zip(lines.dropFirst(), [2, 3]) {
+            let object = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+            #expect((object["step_seconds"] as? [Double])?.count == steps)
+            #expect(object["tokens_per_step"] as? Int == 64)
+            #expect(object["system_allocations"] as? Int == 0)
+        }
+    }
+
+    @Test(arguments: [
+        ["gemm", "--shape", "64x48x32", "--rounds", "1"], ["gemm", "--shape", "64x48x32", "--precision", "bf16"],
+        ["moe-layer", "--tokens", "64", "--width", "32", "--expert-width", "16", "--rounds", "1"],
+        ["moe-layer", "--tokens", "256", "--width", "32", "--expert-width", "16", "--routing", "zipf", "--activation", "gelu"],
+        ["generate", "--prompt-length", "8", "--max-tokens", "3", "--rounds", "1"],
+    ])
+    func `benchmarks print numbers`(_ arguments: [String]) throws {
+        let result = try CLI.run(["bench"] + arguments + ["--json", "--threads", "1"])
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(try result.object()["bench"] as? String == arguments[0])
+        #expect(!result.output.contains("nan") && !result.output.contains("inf"))
+    }
+
+    @Test(arguments: [
+        [], ["train"], ["eval"], ["generate"], ["inspect"], ["convert"], ["convert", "import"], ["convert", "export"],
+        ["doctor"], ["bench"], ["bench", "gemm"], ["bench", "moe-layer"], ["bench", "train"], ["bench", "generate"],
+    ])
+    func `help has an example`(_ command: [String]) throws {
+        let result = try CLI.run(command + ["--help"])
+        #expect(result.status == 0)
+        #expect(result.output.contains("Example:") && result.output.contains("apus "))
+    }
+
+    @Test func `the version is a version`() throws {
+        let parts = try CLI.run(["--version"]).output.split(whereSeparator: { $0 == "." || $0 == "\n" })
+        #expect(parts.count == 3 && parts.allSatisfy { Int($0) != nil })
+    }
+}

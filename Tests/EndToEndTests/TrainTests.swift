@@ -1,0 +1,143 @@
+import ApusTestSupport
+import Foundation
+import Testing
+
+/// `apus train` as a user meets it: what it writes, what it says, and what it refuses.
+@Suite(.enabled(if: TrainCommand.isThere, "needs the binary apus: set APUS_BINARY")) struct TrainTests {
+    private let scratch: TrainScratch
+
+    init() throws { scratch = try TrainScratch() }
+
+    @Test func `a run writes metrics, its recipe and checkpoints, in plain lines when piped`() throws {
+        let command = try scratch.train()
+        #expect(scratch.names("run") == ["checkpoints", "metrics.jsonl", "recipe.yaml"])
+        #expect(scratch.steps() == [6, 8])
+        let metrics = try scratch.metrics()
+        #expect(metrics.compactMap { $0["step"] as? Int } == Array(1...8))
+        let names = [
+            "step", "loss", "balance_loss", "z_loss", "dropped_fraction", "grad_norm", "lr", "tokens_per_second", "mfu",
+            "peak_bytes", "step_seconds", "expert_share",
+        ]
+        for line in metrics {
+            for name in names.dropLast() { #expect(line[name] is NSNumber, "\(name)") }
+            let shares = try #require(line["expert_share"] as? [String: [Double]])
+            #expect(Set(shares.keys) == ["0", "1"])
+            for share in shares.values { #expect(share.count == 4 && abs(share.reduce(0, +) - 1) < 1e-3) }
+        }
+        #expect(metrics.map { $0["held_out_loss"] != nil } == (1...8).map { $0 % 4 == 0 })
+        let losses = try scratch.losses()
+        #expect(abs(losses[0] - log(257)) < 0.3 && losses[7] < losses[0] - 0.3, "\(losses)")
+
+        #expect(!command.output.contains("\r") && !command.output.contains("\u{1B}"))
+        let lines = command.output.split(separator: "\n").filter { $0.hasPrefix("step ") }
+        #expect(lines.map { $0.prefix(8) } == ["step 2/8", "step 4/8", "step 6/8", "step 8/8"])
+        #expect(command.output.contains("layer  peak/mean  evenness"))
+        #expect(command.output.contains("\(scratch.path)/run/checkpoints/step-00000008"))
+        #expect(command.output.contains("\(scratch.path)/run/metrics.jsonl"))
+        #expect(command.errors.isEmpty, "\(command.errors)")
+    }
+
+    @Test func `the resolved recipe trains the same model`() throws {
+        try scratch.train(set: ["model.experts.count=5"])
+        let again = try TrainCommand(
+            ["train", "\(scratch.path)/run/recipe.yaml", "--out", "\(scratch.path)/again"], in: scratch)
+        #expect(again.wait() == .exit(0), "\(again.errors)")
+        #expect(try scratch.losses("again") == scratch.losses("run"))
+        scratch.expectSameEnd("run", "again")
+        #expect(scratch.bytes("run/recipe.yaml") == scratch.bytes("again/recipe.yaml"))
+    }
+
+    @Test func `further steps by resuming are those of one longer run`() throws {
+        try scratch.train(["--steps", "12"], out: "whole")
+        try scratch.train()
+        try scratch.train(["--resume", "--steps", "12"])
+        #expect(try scratch.losses() == scratch.losses("whole"))
+        scratch.expectSameEnd("run", "whole")
+    }
+
+    @Test(arguments: [SIGINT, SIGTERM])
+    func `a signal saves, and the command it shows goes on`(_ signal: Int32) throws {
+        let settings = ["output.save_every=0", "data.path=\(scratch.path)/text.txt"]
+        try scratch.train(["--steps", "400"], out: "whole", set: settings)
+        let command = try TrainCommand(scratch.arguments(["--steps", "400"], set: settings), in: scratch)
+        command.wait { (try? scratch.metrics().count) ?? 0 >= 3 }
+        command.send(signal)
+        #expect(command.wait() == .exit(0), "\(command.errors)")
+        let steps = scratch.steps()
+        #expect(steps.count == 1 && (3..<400).contains(steps[0]), "\(steps)")
+        #expect(command.output.contains("stopped after step \(steps.first ?? 0), saved in "))
+        let shown = try #require(command.output.split(separator: "\n").last { $0.contains("apus train ") })
+        let words = shown.split(separator: " ").map(String.init)
+        #expect(words.first == "apus" && words.last == "--resume")
+        let resumed = try TrainCommand(Array(words.dropFirst()), in: scratch)
+        #expect(resumed.wait() == .exit(0), "\(resumed.errors)")
+        #expect(try scratch.losses() == scratch.losses("whole"))
+        scratch.expectSameEnd("run", "whole")
+    }
+
+    /// What is asked for, after a run of eight steps, and what the refusal says.
+    static let refusals: [(arguments: [String], says: [String])] = [
+        ([], ["run' holds a run already", "--resume", "--out"]),
+        (["--resume", "--set", "seed=4"], ["seed 3, not 4", "the recipe it began with"]),
+        (["--resume", "--set", "model.experts.count=8"], ["experts", "the recipe it began with"]),
+        (["--resume", "--set", "data.sequence_length=16"], ["data.sequence_length 32, not 16"]),
+        (["--resume", "--set", "training.precision=f32"], ["training.precision bf16, not f32"]),
+        (["--resume", "--out", "/tmp/apus-no-such-run"], ["holds no checkpoint to resume from"]),
+        (["--resume", "--set", "data.path=/nonexistent.txt"], ["'/nonexistent.txt' cannot be read", "data.path"]),
+        (["--set", "model.expert.count=8"], ["did you mean", "experts"]),
+        (["--device", "cuda"], ["no CUDA backend", "--device cpu"]), (["--device", "tpu"], ["auto or cpu"]),
+        (["--steps", "0"], ["training.steps"]),
+    ]
+
+    @Test func `refusals say what was wrong and harm nothing`() throws {
+        try scratch.train()
+        let before = try [scratch.bytes("run/metrics.jsonl"), scratch.bytes("run/recipe.yaml")].map { try #require($0) }
+        for (arguments, says) in Self.refusals {
+            let command = try TrainCommand(scratch.arguments(arguments), in: scratch)
+            let end = command.wait()
+            #expect(end != .exit(0) && end != .signal(SIGILL) && end != .signal(SIGTRAP), "\(arguments)")
+            for part in says { #expect(command.errors.contains(part), "\(arguments): \(command.errors)") }
+        }
+        try scratch.write("text.txt", Array("another text, as long as it takes to be one ".utf8) + Array(repeating: 65, count: 4000))
+        let command = try TrainCommand(scratch.arguments(["--resume", "--steps", "9"]), in: scratch)
+        #expect(command.wait() != .exit(0))
+        #expect(command.errors.contains("is not the text that the run began with"), "\(command.errors)")
+        #expect(scratch.steps() == [6, 8])
+        #expect(scratch.bytes("run/metrics.jsonl") == before[0] && scratch.bytes("run/recipe.yaml") == before[1])
+    }
+
+    @Test(arguments: [
+        (nil, "cannot be read"), ([], "is empty"), ([72, 105, 0, 33], "is not text: byte 0 at offset 2"),
+        (Array(repeating: 65, count: 30), "tokens of training text"),
+    ] as [([UInt8]?, String)])
+    func `text that cannot be trained on is refused before anything is written`(_ text: [UInt8]?, _ says: String) throws {
+        if let text { try scratch.write("bad.txt", text) }
+        let command = try TrainCommand(scratch.arguments(set: ["data.path=\(scratch.path)/bad.txt"]), in: scratch)
+        #expect(command.wait() == .exit(1))
+        #expect(command.errors.contains("bad.txt' ") && command.errors.contains(says), "\(command.errors)")
+        #expect(scratch.names("run").isEmpty)
+    }
+
+    @Test func `too little memory is told with the request, what is held and a key to lower`() throws {
+        let settings = ["training.memory_limit=1MiB", "model.width=64", "model.experts.width=64"]
+        let command = try TrainCommand(scratch.arguments(set: settings), in: scratch)
+        #expect(command.wait() == .exit(1))
+        for part in ["out of memory: ", " asked for ", "held ", "of the 1 MiB allowed", "parameters ", "Lower "] {
+            #expect(command.errors.contains(part), "\(command.errors)")
+        }
+    }
+
+    @Test func `a loss that is no number ends the run at the last good checkpoint`() throws {
+        try scratch.train()
+        let good = try #require(scratch.bytes("run/checkpoints/step-00000008/model.safetensors"))
+        let wild = ["training.optimizer.learning_rate=1e30", "output.save_every=0"]
+        let command = try TrainCommand(scratch.arguments(["--resume", "--steps", "40"], set: wild), in: scratch)
+        #expect(command.wait() == .exit(1))
+        #expect(command.errors.contains("is not finite") && command.errors.contains("first seen in the "))
+        #expect(command.errors.contains("training.optimizer.learning_rate"), "\(command.errors)")
+        #expect(scratch.steps() == [6, 8])
+        #expect(scratch.bytes("run/checkpoints/step-00000008/model.safetensors") == good)
+        try scratch.train(["--resume", "--steps", "10"])
+        #expect(try scratch.metrics().compactMap { $0["step"] as? Int } == Array(1...10))
+    }
+}
