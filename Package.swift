@@ -65,8 +65,13 @@ let package = Package(
         tests("ApusNN", ["ApusCollectives"] + kernels),
         tests("ApusExperts", network),
         tests("ApusModels", ["ApusExperts", "ApusOptim"] + network),
+        tests("ApusOptim", network),
+        tests("ApusData", ["ApusTensor"]),
         tests("ApusTraining", training),
         tests("ApusInference", ["ApusData"] + model),
+        // Run the built command; the dependency makes the build make it first.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["ApusCLI", "ApusTestSupport"] + training, swiftSettings: settings),
         .testTarget(name: "ArchitectureTests", dependencies: ["ApusTestSupport"], swiftSettings: settings),
     ],
     cLanguageStandard: .c2x

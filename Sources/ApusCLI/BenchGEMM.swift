@@ -96,7 +96,8 @@ struct BenchGEMM: ParsableCommand {
 
     private func object(_ rows: [Row], _ engines: [CPUBackend.ProductEngine], _ threads: Int) -> JSONText {
         .object([
-            ("bench", .string("gemm")), ("precision", .string(options.precision.rawValue)), ("threads", .integer(threads)),
+            ("bench", .string("gemm")), ("precision", .string(options.precision.rawValue)),
+            ("threads", .integer(threads)),
             (
                 "shapes",
                 .array(

@@ -46,7 +46,8 @@ struct BenchGenerate: ParsableCommand {
         let context = model.configuration.maximumPositions
         guard promptLength + maxTokens <= context else {
             throw CommandError(
-                "--prompt-length \(promptLength) and --max-tokens \(maxTokens) exceed the model's context of \(context)")
+                "--prompt-length \(promptLength) and --max-tokens \(maxTokens) exceed the model's context of \(context)"
+            )
         }
         let generator = try Generator(model, backend: backend, options: GenerationOptions(maximumTokens: maxTokens))
         let stream = RandomStream(seed: 5, purpose: .dataOrder)
@@ -94,7 +95,8 @@ struct BenchGenerate: ParsableCommand {
         if options.json {
             return print(
                 JSONText.object([
-                    ("bench", .string("generate")), ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
+                    ("bench", .string("generate")), ("batch", .integer(batch)),
+                    ("prompt_length", .integer(promptLength)),
                     ("max_tokens", .integer(maxTokens)), ("precision", .string(options.precision.rawValue)),
                     ("threads", .integer(backend.pool.threadCount)), ("prefill_tokens_per_second", .number(prefill)),
                     ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
@@ -103,8 +105,11 @@ struct BenchGenerate: ParsableCommand {
         print(
             table(
                 [
-                    ["run", "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
-                        + "\(backend.pool.threadCount) threads"],
+                    [
+                        "run",
+                        "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
+                            + "\(backend.pool.threadCount) threads",
+                    ],
                     ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
                     ["memory", "\(formatBytes(peak)) of tensors at most"],
                 ], leftColumns: 2))

@@ -46,7 +46,9 @@ struct BenchMoELayer: ParsableCommand {
         try requirePositive(
             ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("experts", experts),
             ("choices", choices), ("rounds", rounds))
-        if choices > experts { throw ValidationError("--choices is \(choices), more than the \(experts) experts there are") }
+        if choices > experts {
+            throw ValidationError("--choices is \(choices), more than the \(experts) experts there are")
+        }
         if Activation(rawValue: activation) == nil {
             throw ValidationError(
                 "--activation is '\(activation)'; it must be one of "
@@ -89,7 +91,8 @@ struct BenchMoELayer: ParsableCommand {
 
     private func makeLayer(_ activation: Activation, _ backend: CPUBackend) throws -> (MoELayer, ParameterStore) {
         let router = Parameter(
-            "gate", Shape(experts, width), role: .router, initializer: .normal(deviation: 1.28 / Float(width).squareRoot()))
+            "gate", Shape(experts, width), role: .router,
+            initializer: .normal(deviation: 1.28 / Float(width).squareRoot()))
         let spread = Initializer.normal(deviation: 0.02)
         var inputs: [Parameter] = []
         for expert in 0..<experts {
@@ -148,7 +151,8 @@ struct BenchMoELayer: ParsableCommand {
             return print(
                 JSONText.object([
                     ("bench", .string("moe-layer")), ("tokens", .integer(tokens)), ("width", .integer(width)),
-                    ("expert_width", .integer(expertWidth)), ("experts", .integer(experts)), ("choices", .integer(choices)),
+                    ("expert_width", .integer(expertWidth)), ("experts", .integer(experts)),
+                    ("choices", .integer(choices)),
                     ("activation", .string(activation.rawValue)), ("routing", .string(routing.rawValue)),
                     ("precision", .string(options.precision.rawValue)), ("threads", .integer(backend.pool.threadCount)),
                     ("forward_seconds", .number(forward)), ("backward_seconds", .number(backward)),
@@ -160,12 +164,21 @@ struct BenchMoELayer: ParsableCommand {
         print(
             table(
                 [
-                    ["layer", "T \(tokens), D \(width), F \(expertWidth), E \(experts), K \(choices), \(activation.rawValue)"],
-                    ["run", "\(options.precision.rawValue), \(backend.pool.threadCount) threads, routing \(routing.rawValue)"],
+                    [
+                        "layer",
+                        "T \(tokens), D \(width), F \(expertWidth), E \(experts), K \(choices), \(activation.rawValue)",
+                    ],
+                    [
+                        "run",
+                        "\(options.precision.rawValue), \(backend.pool.threadCount) threads, routing \(routing.rawValue)",
+                    ],
                     ["most loaded expert", "\(fixed(skew, 2)) times the mean"],
                     ["forward", "\(fixed(forward * 1e3, 2)) ms"], ["backward", "\(fixed(backward * 1e3, 2)) ms"],
                     ["both", "\(fixed((forward + backward) * 1e3, 2)) ms, \(fixed(speed, 1)) GFLOP/s"],
-                    ["memory", "\(formatBytes(peak)) at most, \(systemAllocations) system allocations in timed passes"],
+                    [
+                        "memory",
+                        "\(formatBytes(peak)) at most, \(systemAllocations) system allocations in timed passes",
+                    ],
                 ], leftColumns: 2))
     }
 }

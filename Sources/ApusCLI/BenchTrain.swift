@@ -82,7 +82,8 @@ private struct TrainBench {
         var configuration = try ModelConfiguration.preset(named: command.preset)
         guard command.sequence <= configuration.maximumPositions else {
             throw CommandError(
-                "--sequence is \(command.sequence), but '\(command.preset)' has \(configuration.maximumPositions) positions")
+                "--sequence is \(command.sequence), but '\(command.preset)' has \(configuration.maximumPositions) positions"
+            )
         }
         configuration.feedForward = configuration.feedForward.map { part in
             guard case .moe(var moe) = part else { return part }
@@ -104,7 +105,8 @@ private struct TrainBench {
             let ids = (0..<rows * width).map { place in
                 Int32(stream.word(at: UInt64(batch * rows * width + place)) % UInt32(configuration.vocabulary))
             }
-            let row = { (first: Int) in (0..<rows).flatMap { ids[$0 * width + first..<$0 * width + first + width - 1] } }
+            let row = { (first: Int) in (0..<rows).flatMap { ids[$0 * width + first..<$0 * width + first + width - 1] }
+            }
             return (row(0), row(1))
         }
     }
@@ -149,7 +151,8 @@ private struct TrainBench {
         var object: JSONText {
             .object([
                 ("program", .string("apus")), ("version", .string(ApusCommand.configuration.version)),
-                ("threads", .integer(threads)), ("dtype", .string(precision.rawValue)), ("parameters", .integer(parameters)),
+                ("threads", .integer(threads)), ("dtype", .string(precision.rawValue)),
+                ("parameters", .integer(parameters)),
                 ("tokens_per_step", .integer(tokens)), ("median_seconds", .number(median(seconds))),
                 ("tokens_per_second", .number(rate)), ("step_seconds", .array(seconds.map { .number($0) })),
                 ("loss", .number(Double(loss))), ("peak_rss_bytes", .integer(peakResidentBytes())),
@@ -159,12 +162,13 @@ private struct TrainBench {
 
         var text: String {
             let steps = seconds.enumerated().map { "step \($0 + 1)  \(fixed($1, 4)) s" }
-            return (steps + [
-                "\(grouped(parameters)) parameters, \(precision.rawValue), \(threads) threads: median "
-                    + "\(fixed(median(seconds), 4)) s, \(fixed(rate, 0)) tokens/s, loss \(fixed(Double(loss), 4))",
-                "memory: \(formatBytes(peakBytes)) of tensors, \(formatBytes(peakResidentBytes())) resident at most, "
-                    + "\(systemAllocations) system allocations in timed steps",
-            ]).joined(separator: "\n")
+            return
+                (steps + [
+                    "\(grouped(parameters)) parameters, \(precision.rawValue), \(threads) threads: median "
+                        + "\(fixed(median(seconds), 4)) s, \(fixed(rate, 0)) tokens/s, loss \(fixed(Double(loss), 4))",
+                    "memory: \(formatBytes(peakBytes)) of tensors, \(formatBytes(peakResidentBytes())) resident at most, "
+                        + "\(systemAllocations) system allocations in timed steps",
+                ]).joined(separator: "\n")
         }
     }
 }

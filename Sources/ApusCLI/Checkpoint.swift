@@ -81,7 +81,9 @@ func readBytes(_ path: String) throws -> [UInt8] {
     defer { fclose(file) }
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 1 << 16)
-    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes.append(contentsOf: buffer[..<count]) }
+    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 {
+        bytes.append(contentsOf: buffer[..<count])
+    }
     guard ferror(file) == 0 else {
         throw CommandError("'\(path)' cannot be read: \(String(cString: strerror(errno)))")
     }

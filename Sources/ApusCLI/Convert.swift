@@ -45,7 +45,8 @@ struct ConvertImport: ParsableCommand {
     func run() throws {
         let source = try ModelFolder(folder)
         guard source.configuration.family != nil else {
-            throw CommandError("'\(folder)' is an Apus checkpoint already; 'apus convert export' writes a Hugging Face folder")
+            throw CommandError(
+                "'\(folder)' is an Apus checkpoint already; 'apus convert export' writes a Hugging Face folder")
         }
         try Conversion(source: source, family: nil, precision: precision, out: out).run(try compute.backend())
     }
@@ -79,7 +80,8 @@ struct ConvertExport: ParsableCommand {
     func validate() throws {
         if HubFamily(rawValue: family) == nil {
             throw ValidationError(
-                "--family is '\(family)'; it must be one of \(HubFamily.allCases.map(\.rawValue).joined(separator: ", "))")
+                "--family is '\(family)'; it must be one of \(HubFamily.allCases.map(\.rawValue).joined(separator: ", "))"
+            )
         }
     }
 
@@ -88,7 +90,8 @@ struct ConvertExport: ParsableCommand {
         guard let family = HubFamily(rawValue: family) else { return }
         let left = family.leftBehind(source.configuration.configuration)
         if !left.isEmpty {
-            writeError("note: settings of training that \(family.title) files do not carry: \(left.joined(separator: ", "))")
+            writeError(
+                "note: settings of training that \(family.title) files do not carry: \(left.joined(separator: ", "))")
         }
         try Conversion(source: source, family: family, precision: precision, out: out).run(try compute.backend())
     }

@@ -33,7 +33,8 @@ struct Doctor: ParsableCommand {
 
     func run() throws {
         if device == "cuda" {
-            throw CommandError("--device cuda: there is no CUDA backend in this build; apus runs on the CPU (--device cpu)")
+            throw CommandError(
+                "--device cuda: there is no CUDA backend in this build; apus runs on the CPU (--device cpu)")
         }
         let machine = Machine()
         let backend = try DeviceChoice(device).backend(threads: threads, memoryLimit: nil)
@@ -48,7 +49,8 @@ struct Doctor: ParsableCommand {
             print(
                 failures.isEmpty
                     ? "\nall \(outcomes.count) checks passed"
-                    : "\n\(failures.count) of \(outcomes.count) checks FAILED: \(failures.map(\.name).joined(separator: ", "))")
+                    : "\n\(failures.count) of \(outcomes.count) checks FAILED: \(failures.map(\.name).joined(separator: ", "))"
+            )
         }
         if !failures.isEmpty { throw ExitCode.failure }
     }
@@ -74,7 +76,8 @@ struct Doctor: ParsableCommand {
             }
         }
         let memory = try MachineSpeed.memory(backend: CPUBackend(threadCount: threads))
-        speeds.append(Speed(name: "memory, read and written", key: "memory_gb_per_second", value: memory / 1e9, unit: "GB/s"))
+        speeds.append(
+            Speed(name: "memory, read and written", key: "memory_gb_per_second", value: memory / 1e9, unit: "GB/s"))
         return speeds
     }
 
@@ -83,9 +86,15 @@ struct Doctor: ParsableCommand {
             ["device", device == "auto" ? "cpu (no CUDA backend in this build, apus runs on the CPU)" : "cpu"],
             ["processor", machine.processor.isEmpty ? "unknown" : machine.processor],
             ["cores", "\(machine.cores), \(backend.pool.threadCount) threads in use"],
-            ["vector units", machine.vectorUnits.isEmpty ? "none that the kernels use" : machine.vectorUnits.joined(separator: ", ")],
+            [
+                "vector units",
+                machine.vectorUnits.isEmpty ? "none that the kernels use" : machine.vectorUnits.joined(separator: ", "),
+            ],
             ["memory", "\(formatBytes(machine.memory)), \(formatBytes(machine.availableMemory)) available"],
-            ["oneDNN", machine.hasOneDNN ? machine.oneDNN : "not used: \(machine.oneDNN); products run on Apus' own kernels"],
+            [
+                "oneDNN",
+                machine.hasOneDNN ? machine.oneDNN : "not used: \(machine.oneDNN); products run on Apus' own kernels",
+            ],
         ]
         rows += speeds.map { [$0.name, "\(fixed($0.value, 1)) \($0.unit)"] }
         print(table(rows, leftColumns: 2) + "\n")

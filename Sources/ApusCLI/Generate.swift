@@ -82,7 +82,9 @@ struct Generate: ParsableCommand {
             maximumTokens: maxTokens, ends: Set(ends), start: nil,
             sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, seed: seed))
         try options.validate()
-        for (index, prompt) in prompts.enumerated() where prompt.isEmpty { throw InferenceError.emptyPrompt(prompt: index) }
+        for (index, prompt) in prompts.enumerated() where prompt.isEmpty {
+            throw InferenceError.emptyPrompt(prompt: index)
+        }
         let model = try source.model.load(backend: backend, precision: precision?.value)
         let generator = try Generator(model, backend: backend, options: options)
 

@@ -36,7 +36,8 @@ struct Inspect: ParsableCommand {
         if verify {
             guard exists("\(source.folder)/\(CheckpointManifest.fileName)") else {
                 throw CommandError(
-                    "'\(source.folder)' has no \(CheckpointManifest.fileName) to verify with; only Apus' own checkpoints have")
+                    "'\(source.folder)' has no \(CheckpointManifest.fileName) to verify with; only Apus' own checkpoints have"
+                )
             }
             try CheckpointManifest(folder: source.folder).verify(folder: source.folder)
         }

@@ -11,7 +11,9 @@ enum JSONText: CustomStringConvertible {
     /// The value, or null for `nil`.
     static func optional<Value>(_ value: Value?, _ form: (Value) -> JSONText) -> JSONText { value.map(form) ?? .null }
 
-    /// One line of JSON. Numbers that JSON has no form for are strings.
+    /// One line of JSON.
+    ///
+    /// Numbers that JSON has no form for are strings.
     var description: String {
         switch self {
         case .integer(let value): "\(value)"

@@ -39,13 +39,20 @@ struct ModelSummary {
             ["width", "\(model.width)"], ["layers", "\(model.layers)"],
             ["attention", "\(model.heads) heads of \(model.headWidth), \(model.keyValueHeads) for keys and values"],
             ["context", "\(model.maximumPositions)"],
-            ["norm", model.norm.rawValue + (model.queryKeyNorm == .none ? "" : ", queries and keys per \(model.queryKeyNorm.rawValue)")],
+            [
+                "norm",
+                model.norm.rawValue
+                    + (model.queryKeyNorm == .none ? "" : ", queries and keys per \(model.queryKeyNorm.rawValue)"),
+            ],
         ]
         rows += feedForward.map { ["feed-forward", $0] }
         rows += [
             ["parameters", "\(grouped(counts.total)), \(grouped(counts.active)) active for a token"],
             ["FLOPs per token", "\(fixed(flops.forward / 1e6, 2)) M forward, in a sequence of \(sequence)"],
-            ["weights on disk", "\(formatBytes(bytes)) in \(files.shards.count) files, \(types.joined(separator: " and "))"],
+            [
+                "weights on disk",
+                "\(formatBytes(bytes)) in \(files.shards.count) \(files.shards.count == 1 ? "file" : "files"), \(types.joined(separator: " and "))",
+            ],
         ]
         if let state {
             let settings = state.settings.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
@@ -67,7 +74,9 @@ struct ModelSummary {
             }
         }
         return runs.map { run in
-            let layers = run.range.count == 1 ? "layer \(run.range.lowerBound)" : "layers \(run.range.lowerBound) to \(run.range.upperBound - 1)"
+            let layers =
+                run.range.count == 1
+                ? "layer \(run.range.lowerBound)" : "layers \(run.range.lowerBound) to \(run.range.upperBound - 1)"
             return "\(layers): \(run.text)"
         }
     }
@@ -76,7 +85,8 @@ struct ModelSummary {
         switch part {
         case .dense(let width): return "dense, \(model.activation.rawValue), \(width) wide"
         case .moe(let moe):
-            var text = "\(moe.experts) experts, \(moe.choices) for a token, \(moe.activation.rawValue), \(moe.width) wide"
+            var text =
+                "\(moe.experts) experts, \(moe.choices) for a token, \(moe.activation.rawValue), \(moe.width) wide"
             text += moe.policy == .dropless ? ", dropless" : ", held to a capacity"
             if moe.sharedWidth > 0 { text += ", shared expert \(moe.sharedWidth) wide" }
             if moe.isResidual { text += ", residual expert" }
@@ -93,7 +103,10 @@ struct ModelSummary {
             ("layers", .integer(model.layers)), ("heads", .integer(model.heads)),
             ("key_value_heads", .integer(model.keyValueHeads)), ("head_width", .integer(model.headWidth)),
             ("maximum_positions", .integer(model.maximumPositions)),
-            ("moe_layers", .array(model.feedForward.indices.filter { model.moe(layer: $0) != nil }.map { .integer($0) })),
+            (
+                "moe_layers",
+                .array(model.feedForward.indices.filter { model.moe(layer: $0) != nil }.map { .integer($0) })
+            ),
             ("parameters", .integer(counts.total)), ("active_parameters", .integer(counts.active)),
             ("expert_parameters", .integer(counts.experts)), ("flops_per_token", .number(flops.forward)),
             ("flops_sequence", .integer(sequence)), ("bytes", .integer(bytes)),

@@ -62,6 +62,15 @@ extension Tensor {
         precondition(values.count == count, "\(values.count) values for \(count) elements")
         let target = pointer(to: Element.self)
         let width = max(rowCount, 1)
+        // Whole rows where the values lie in memory: one by one, each would cost a call through the collection.
+        let isCopied: Void? = values.withContiguousStorageIfAvailable { source in
+            guard let first = source.baseAddress else { return }
+            if isContiguous { return target.update(from: first, count: source.count) }
+            for row in 0..<source.count / width {
+                (target + row * rowStride).update(from: first + row * width, count: width)
+            }
+        }
+        if isCopied != nil { return }
         for (index, value) in values.enumerated() { target[index / width * rowStride + index % width] = value }
     }
 }

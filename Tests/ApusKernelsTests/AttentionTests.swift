@@ -130,7 +130,7 @@ func checkAttention(_ example: AttentionCase, _ backend: CPUBackend, _ dtype: DT
         await #expect(processExitsWith: .success) { [level] in
             apus_cpu_limit(apus_cpu_level(rawValue: level))
             let backend = CPUBackend(threadCount: 2)
-            for example in AttentionCase.all { for dtype in floatingTypes { try checkAttention(example, backend, dtype) } }
+            for example in AttentionCase.all where example.width < 100 { for dtype in floatingTypes { try checkAttention(example, backend, dtype) } }
             try checkPaging(block: 16, .bf16, backend)
         }
     }

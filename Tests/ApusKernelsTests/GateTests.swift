@@ -66,6 +66,21 @@ import Testing
         expectClose(dscores, expected, "gradient of weights")
     }
 
+    @Test(arguments: rules)
+    func `without ids choose every expert in order`(rule: GateRule) throws {
+        let scores = try backend.allocator.tensor(randomValues(60, seed: 1, scale: 0.4).map { $0 + 0.5 }, Shape(12, 5))
+        let all = try backend.allocator.integers((0..<60).map { $0 % 5 }, Shape(12, 5))
+        let (implied, named) = (try backend.sentinel(12, 5), try backend.sentinel(12, 5))
+        try backend.gateWeights(scores, ids: nil, rule: rule, into: implied)
+        try backend.gateWeights(scores, ids: all, rule: rule, into: named)
+        expectSameBits(implied, named, "weights")
+        let slopes = try backend.random(12, 5, seed: 2)
+        let (first, second) = (try backend.zeros(Shape(12, 5), .f32), try backend.zeros(Shape(12, 5), .f32))
+        try backend.gateWeightsBackward(slopes, scores: scores, ids: nil, weights: implied, rule: rule, into: first)
+        try backend.gateWeightsBackward(slopes, scores: scores, ids: all, weights: named, rule: rule, into: second)
+        expectSameBits(first, second, "gradients")
+    }
+
     @Test func `weigh a token without choices by nothing`() throws {
         let scores = try backend.random(2, 4, seed: 1)
         let ids = try backend.allocator.integers([-1, -1, -1, -1], Shape(2, 2))

@@ -22,7 +22,7 @@ struct ProductTypes: CustomTestStringConvertible {
 
 /// M, N, K.
 let productSizes = [
-    (1, 1, 1), (3, 17, 100), (17, 257, 3), (100, 3, 17), (257, 100, 257), (1, 257, 100), (257, 1, 33), (64, 64, 64),
+    (1, 1, 1), (3, 17, 100), (17, 257, 3), (100, 3, 17), (257, 100, 130), (1, 257, 100), (257, 1, 33), (64, 64, 64),
     (31, 48, 520),
 ]
 
@@ -134,7 +134,7 @@ extension Tensor {
         await #expect(processExitsWith: .success) { [level] in
             apus_cpu_limit(apus_cpu_level(rawValue: level))
             let backend = CPUBackend(threadCount: 2, productEngine: .own)
-            for size in productSizes {
+            for size in [(3, 17, 100), (17, 97, 3), (1, 100, 33), (49, 33, 300)] {
                 for transposing in [(false, false), (false, true), (true, false), (true, true)] {
                     for types in ProductTypes.all { try checkProduct(backend, size, transposing: transposing, types, beta: 1) }
                 }

@@ -4,6 +4,7 @@ import ApusModels
 import ApusNN
 import ApusTensor
 import ApusTestSupport
+import Testing
 
 /// Configurations that together have every kind of parameter.
 struct TransformerCase: Sendable, CustomTestStringConvertible {
@@ -68,7 +69,7 @@ struct TransformerFixture {
     static let lengths = [12, 9]
 
     func tokens(_ seed: UInt64 = 1) throws -> Tensor {
-        var generator = SeededGenerator(seed: seed)
+        var generator = SeededGenerator(state: seed)
         let ids = (0..<Self.lengths.reduce(0, +)).map { _ in
             Int.random(in: 0..<model.configuration.vocabulary, using: &generator)
         }

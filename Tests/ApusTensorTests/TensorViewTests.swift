@@ -45,6 +45,17 @@ import Testing
         #expect(tensor.floats() == [0, 1, 2, 3, 100, -1, -2, 103, 200, -3, -4, 203])
     }
 
+    @Test func `take values from memory and from elsewhere alike`() throws {
+        let values = (0..<12).map(Float.init)
+        for padding in [0, 3] {
+            let direct = try allocator.floating(values, Shape(3, 4), rowPadding: padding)
+            let lazy = try allocator.random(Shape(3, 4), seed: 1, rowPadding: padding)
+            lazy.assign(values.lazy.map { $0 })
+            #expect(direct.floats() == values)
+            #expect(lazy.floats() == values)
+        }
+    }
+
     @Test func `keep the event that completes the whole`() throws {
         var tensor = try table(2, 2)
         let event = Event()

@@ -127,7 +127,7 @@ import Testing
         let error = #expect(throws: CheckpointFileError.self) {
             try checkpoints.save(trainer.model, trainer.optimizer, trainer.state(step: 2), backend: trainer.backend)
         }
-        guard case .noSpace? = error else { return Issue.record("\(String(describing: error))") }
+        if case .noSpace? = error {} else { Issue.record("\(String(describing: error))") }
         #expect(folderNames(checkpoints.path) == ["step-00000001"])
         #expect(checkpoints.newestGood().step == 1)
         try checkpoints.load(step: 1, into: trainer.model, trainer.optimizer, backend: trainer.backend)

@@ -3,7 +3,11 @@ import Testing
 @testable import ApusTraining
 
 private func summary(_ layers: [(layer: Int, choices: [Int])]) -> RoutingSummary {
-    RoutingSummary(layers: layers.map { RoutingSummary.Layer(layer: $0.layer, choices: $0.choices, rows: $0.choices) })
+    summary(layers.map { RoutingSummary.Layer(layer: $0.layer, choices: $0.choices, rows: $0.choices) })
+}
+
+private func summary(_ layers: [RoutingSummary.Layer]) -> RoutingSummary {
+    RoutingSummary(layers: layers, balance: nil, z: nil, droppedFraction: 0)
 }
 
 @Suite struct LoadMonitorTests {
@@ -68,12 +72,12 @@ private func summary(_ layers: [(layer: Int, choices: [Int])]) -> RoutingSummary
         var table = LoadTable()
         #expect(table.text.isEmpty)
         table.add(
-            RoutingSummary(layers: [
+            summary([
                 RoutingSummary.Layer(layer: 1, choices: [6, 2, 0, 0], rows: [3, 2, 0, 0]),
                 RoutingSummary.Layer(layer: 10, choices: [2, 2, 2, 2], rows: [2, 2, 2, 2]),
             ]))
         table.add(
-            RoutingSummary(layers: [
+            summary([
                 RoutingSummary.Layer(layer: 1, choices: [2, 6, 0, 0], rows: [2, 3, 0, 0]),
                 RoutingSummary.Layer(layer: 10, choices: [2, 2, 2, 2], rows: [2, 2, 2, 2]),
             ]))
@@ -97,7 +101,7 @@ private func summary(_ layers: [(layer: Int, choices: [Int])]) -> RoutingSummary
         #expect(layer.shares == [0, 0])
         #expect(layer.peakToMean == 0)
         var table = LoadTable()
-        table.add(RoutingSummary(layers: [layer]))
+        table.add(summary([layer]))
         #expect(table.text.contains("0.00"))
     }
 }

@@ -1,5 +1,6 @@
 import ApusModels
 import ApusNN
+import ApusTensor
 import ApusTestSupport
 import Testing
 

@@ -107,7 +107,7 @@ import Testing
 
     @Test func `a damaged checkpoint costs the steps since the one before, and the run ends the same`() throws {
         let whole = try run(recipe(steps: 6))
-        let expected = try whole.model.store.groups.map(\.weights.bits)
+        let expected = whole.model.store.groups.map(\.weights.bits)
         let metrics = try #require(textFile("\(folder)/metrics.jsonl")).split(separator: "\n").count
         let file = "run/checkpoints/step-00000006/model.safetensors"
         var content = try bytes("\(scratch.path)/\(file)")

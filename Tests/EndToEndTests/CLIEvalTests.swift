@@ -33,7 +33,9 @@ import Testing
     }
 
     @Test(
-        .enabled(if: ProcessInfo.processInfo.environment["APUS_PYTHON"] != nil, "needs a Python with safetensors: set APUS_PYTHON"))
+        .enabled(
+            if: ProcessInfo.processInfo.environment["APUS_PYTHON"] != nil,
+            "needs a Python with safetensors: set APUS_PYTHON"))
     func `python reads the logits`() throws {
         let python = try #require(ProcessInfo.processInfo.environment["APUS_PYTHON"])
         let tokens = try scratch.write("ids.json", "[[1, 2, 3], [4, 5]]")
@@ -79,7 +81,8 @@ struct CLIRun {
 
     init(_ scratch: CLIScratch) throws {
         folder = scratch.file("run")
-        text = try scratch.write("text.txt", String(repeating: "The quick brown fox jumps over the lazy dog. ", count: 60))
+        text = try scratch.write(
+            "text.txt", String(repeating: "The quick brown fox jumps over the lazy dog. ", count: 60))
         let recipe = try scratch.write(
             "tiny.yaml",
             """

@@ -40,14 +40,15 @@ struct CLI {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
-        process.standardInput = try #require(FileHandle(forReadingAtPath: "\(scratch.path)/in"))
-        process.standardOutput = try #require(FileHandle(forWritingAtPath: "\(scratch.path)/out"))
-        process.standardError = try #require(FileHandle(forWritingAtPath: "\(scratch.path)/err"))
+        process.standardInput = try FileHandle(forReadingFrom: URL(fileURLWithPath: "\(scratch.path)/in"))
+        process.standardOutput = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(scratch.path)/out"))
+        process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(scratch.path)/err"))
         try process.run()
         process.waitUntilExit()
         let status = process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus
         return Result(
-            status: status, output: textFile("\(scratch.path)/out") ?? "", errors: textFile("\(scratch.path)/err") ?? "")
+            status: status, output: textFile("\(scratch.path)/out") ?? "", errors: textFile("\(scratch.path)/err") ?? ""
+        )
     }
 
     /// Runs `apus` and expects it to refuse: status 1, nothing on standard output, one line that begins with `error:`

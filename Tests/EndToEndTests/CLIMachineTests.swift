@@ -32,7 +32,10 @@ import Testing
     @Test(arguments: [
         ["gemm", "--shape", "64x48x32", "--rounds", "1"], ["gemm", "--shape", "64x48x32", "--precision", "bf16"],
         ["moe-layer", "--tokens", "64", "--width", "32", "--expert-width", "16", "--rounds", "1"],
-        ["moe-layer", "--tokens", "256", "--width", "32", "--expert-width", "16", "--routing", "zipf", "--activation", "gelu"],
+        [
+            "moe-layer", "--tokens", "256", "--width", "32", "--expert-width", "16", "--routing", "zipf",
+            "--activation", "gelu",
+        ],
         ["generate", "--prompt-length", "8", "--max-tokens", "3", "--rounds", "1"],
     ])
     func `benchmarks print numbers`(_ arguments: [String]) throws {

@@ -3,7 +3,7 @@ import Foundation
 import Testing
 
 /// A run that is killed at any moment loses the steps since its last checkpoint and nothing else.
-@Suite(.enabled(if: TrainCommand.isThere, "needs the binary apus: set APUS_BINARY")) struct KillTests {
+@Suite struct KillTests {
     private static let isLong = ProcessInfo.processInfo.environment["APUS_SOAK"] == "1"
     private static let kills = isLong ? 100 : 10
 

@@ -5,14 +5,11 @@ import Testing
 /// The command `apus` as a process of its own, what it prints kept in files.
 final class TrainCommand {
     /// The binary: named by `APUS_BINARY`, or beside the tests, where one build puts both.
-    static let binary: String? = {
+    private static func binary() throws -> String {
         if let named = ProcessInfo.processInfo.environment["APUS_BINARY"] { return named }
-        guard let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe") else { return nil }
-        let beside = (tests as NSString).deletingLastPathComponent + "/apus"
-        return access(beside, X_OK) == 0 ? beside : nil
-    }()
-
-    static var isThere: Bool { binary != nil }
+        let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+        return (tests as NSString).deletingLastPathComponent + "/apus"
+    }
 
     /// How a process ended.
     enum End: Equatable { case exit(Int32), signal(Int32) }
@@ -22,7 +19,7 @@ final class TrainCommand {
 
     /// Starts `apus` with these arguments; `scratch` keeps its output.
     init(_ arguments: [String], in scratch: TrainScratch) throws {
-        let binary = try #require(Self.binary)
+        let binary = try Self.binary()
         let prefix = "\(scratch.path)/output-\(UUID().uuidString)"
         self.prefix = prefix
         var actions = posix_spawn_file_actions_t()
@@ -34,7 +31,9 @@ final class TrainCommand {
         var words = ([binary] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
         var process: pid_t = 0
-        try #require(posix_spawn(&process, binary, &actions, nil, &words, environ) == 0)
+        try #require(
+            posix_spawn(&process, binary, &actions, nil, &words, environ) == 0,
+            "no program at '\(binary)': build with 'make build', or name it with APUS_BINARY")
         self.process = process
     }
 

@@ -3,7 +3,7 @@ import Foundation
 import Testing
 
 /// `apus train` as a user meets it: what it writes, what it says, and what it refuses.
-@Suite(.enabled(if: TrainCommand.isThere, "needs the binary apus: set APUS_BINARY")) struct TrainTests {
+@Suite struct TrainTests {
     private let scratch: TrainScratch
 
     init() throws { scratch = try TrainScratch() }

@@ -21,22 +21,23 @@ struct RankOrderReduction {
     /// An output may be the same memory as its own rank's input: a block is written after every rank's has been read.
     func reduce(_ range: Range<Int>, into outputs: [UnsafeMutableRawPointer]) {
         let size = RankOrderReduction.blockSize
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: min(size, range.count)) { total in
+        withUnsafeTemporaryAllocation(byteCount: min(size, range.count) * 4, alignment: 64) { workspace in
+            guard let total = workspace.baseAddress else { return }
             for begin in stride(from: range.lowerBound, to: range.upperBound, by: size) {
                 let count = min(size, range.upperBound - begin)
                 let source = dtype.byteCount(elements: begin)
                 let targets = outputs.map { $0 + dtype.byteCount(elements: begin - range.lowerBound) }
                 if dtype == .i32 {
-                    reduceIntegers(source, count, targets)
+                    reduceIntegers(source, count, total.assumingMemoryBound(to: Int32.self), targets)
                 } else {
-                    reduceFloats(source, count, total, targets)
+                    reduceFloats(source, count, total.assumingMemoryBound(to: Float.self), targets)
                 }
             }
         }
     }
 
     private func reduceFloats(
-        _ offset: Int, _ count: Int, _ total: UnsafeMutableBufferPointer<Float>, _ outputs: [UnsafeMutableRawPointer]
+        _ offset: Int, _ count: Int, _ total: UnsafeMutablePointer<Float>, _ outputs: [UnsafeMutableRawPointer]
     ) {
         for (rank, input) in inputs.enumerated() {
             if dtype == .f32 {
@@ -49,8 +50,7 @@ struct RankOrderReduction {
         }
         for output in outputs {
             if dtype == .f32 {
-                let values = output.assumingMemoryBound(to: Float.self)
-                for index in 0..<count { values[index] = total[index] }
+                output.copyMemory(from: total, byteCount: dtype.byteCount(elements: count))
             } else {
                 let values = output.assumingMemoryBound(to: UInt16.self)
                 for index in 0..<count { values[index] = roundedToBF16(total[index]) }
@@ -59,31 +59,33 @@ struct RankOrderReduction {
     }
 
     @inline(__always)
-    private func fold(
-        _ total: UnsafeMutableBufferPointer<Float>, _ count: Int, isFirst: Bool, _ value: (Int) -> Float
-    ) {
-        if isFirst {
+    private func fold(_ total: UnsafeMutablePointer<Float>, _ count: Int, isFirst: Bool, _ value: (Int) -> Float) {
+        switch reduction {
+        case _ where isFirst:
             for index in 0..<count { total[index] = value(index) }
-        } else if reduction == .sum {
+        case .sum:
             for index in 0..<count { total[index] += value(index) }
-        } else {
+        case .max:
             for index in 0..<count {
                 let next = value(index)
                 // Not a number wins, so that a maximum hides no fault.
-                if next > total[index] || next.isNaN { total[index] = next }
+                total[index] = next > total[index] || next.isNaN ? next : total[index]
             }
         }
     }
 
-    private func reduceIntegers(_ offset: Int, _ count: Int, _ outputs: [UnsafeMutableRawPointer]) {
-        for index in 0..<count {
-            var total: Int32 = 0
-            for (rank, input) in inputs.enumerated() {
-                let value = (input + offset).assumingMemoryBound(to: Int32.self)[index]
-                total = rank == 0 ? value : reduction == .sum ? total &+ value : max(total, value)
+    private func reduceIntegers(
+        _ offset: Int, _ count: Int, _ total: UnsafeMutablePointer<Int32>, _ outputs: [UnsafeMutableRawPointer]
+    ) {
+        for (rank, input) in inputs.enumerated() {
+            let values = (input + offset).assumingMemoryBound(to: Int32.self)
+            switch reduction {
+            case _ where rank == 0: total.update(from: values, count: count)
+            case .sum: for index in 0..<count { total[index] &+= values[index] }
+            case .max: for index in 0..<count { total[index] = max(total[index], values[index]) }
             }
-            for output in outputs { output.assumingMemoryBound(to: Int32.self)[index] = total }
         }
+        for output in outputs { output.copyMemory(from: total, byteCount: dtype.byteCount(elements: count)) }
     }
 }
 

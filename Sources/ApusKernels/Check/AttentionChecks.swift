@@ -34,7 +34,8 @@ extension OpCheck {
                 layout: .blocks(table: try probe.put([1, 0], 1, 2), lengths: try probe.put([21], 1)))
             let out = try probe.empty(4, size.heads.query, size.width)
             try probe.backend.attention(
-                input.q.tensor, cumulativeLengths: input.queryStarts, kv: view, mask: size.mask, scale: Float(size.scale),
+                input.q.tensor, cumulativeLengths: input.queryStarts, kv: view, mask: size.mask,
+                scale: Float(size.scale),
                 into: out, logSumExp: nil)
             probe.expect(out, size.forward(input.q.values, input.k.values, input.v.values))
         },
@@ -47,7 +48,8 @@ extension OpCheck {
                 let dk = try probe.empty(size.keyTokens, size.heads.key, size.width)
                 let dv = try probe.empty(size.keyTokens, size.heads.key, size.width)
                 try probe.backend.attentionBackward(
-                    dout.tensor, q: input.q.tensor, cumulativeLengths: input.queryStarts, kv: input.view, mask: size.mask,
+                    dout.tensor, q: input.q.tensor, cumulativeLengths: input.queryStarts, kv: input.view,
+                    mask: size.mask,
                     scale: Float(size.scale), out: out, logSumExp: sums, dq: dq, dk: dk, dv: dv)
                 let expected = size.backward(dout.values, input.q.values, input.k.values, input.v.values)
                 probe.expect(dq, expected.dq)
@@ -115,7 +117,8 @@ private struct AttentionCase: Sendable {
                     let places = (begin..<end).map {
                         ((keyStarts[s] + $0) * heads.key + head * heads.key / heads.query) * width
                     }
-                    let scores = places.map { key in scale * (0..<width).reduce(0) { $0 + q[query + $1] * k[key + $1] } }
+                    let scores = places.map { key in scale * (0..<width).reduce(0) { $0 + q[query + $1] * k[key + $1] }
+                    }
                     let largest = scores.max() ?? 0
                     let sum = scores.reduce(0) { $0 + exp($1 - largest) }
                     body(query, zip(places, scores).map { ($0, exp($1 - largest) / sum) })

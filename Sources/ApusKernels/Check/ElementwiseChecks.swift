@@ -78,7 +78,8 @@ extension OpCheck {
             let (x, sums) = (try probe.draw(rows, width), try probe.draw(width, dtype: .f32))
             try probe.backend.addColumnSums(x.tensor, into: sums.tensor)
             probe.expect(
-                sums.tensor, (0..<width).map { c in (0..<rows).reduce(sums.values[c]) { $0 + x.values[$1 * width + c] } })
+                sums.tensor,
+                (0..<width).map { c in (0..<rows).reduce(sums.values[c]) { $0 + x.values[$1 * width + c] } })
         },
         make("sum of squares") { probe in
             let (x, result) = (try probe.draw(rows, width), try probe.put([2], Shape(1), .f32))

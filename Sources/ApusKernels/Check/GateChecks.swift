@@ -147,7 +147,9 @@ extension OpCheck {
             let loss = { (w: [Double]) in
                 groups.reduce(0.0) { total, group in
                     var load = Array(repeating: 0.0, count: e)
-                    for slot in group.lowerBound * k..<group.upperBound * k where ids[slot] >= 0 { load[ids[slot]] += w[slot] }
+                    for slot in group.lowerBound * k..<group.upperBound * k where ids[slot] >= 0 {
+                        load[ids[slot]] += w[slot]
+                    }
                     let mean = load.reduce(0, +) / Double(e)
                     let variance = load.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(e)
                     return total + 0.125 * Double(group.count) * variance / (mean * mean)

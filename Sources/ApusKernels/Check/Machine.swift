@@ -46,7 +46,8 @@ public struct Machine: Sendable {
         defer { fclose(file) }
         var line = [CChar](repeating: 0, count: 4096)
         while fgets(&line, Int32(line.count), file) != nil {
-            let text = String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            let text = String(
+                decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
             guard let colon = text.firstIndex(of: ":"), text.hasPrefix(name) else { continue }
             return String(text[text.index(after: colon)...].drop { $0 == " " || $0 == "\t" })
         }

@@ -20,7 +20,8 @@ extension OpCheck {
                 let (x, r, w) = (try probe.draw(t, d), try probe.draw(t, d), try probe.draw(d, mean: 1, spread: 0.2))
                 let (sum, y) = (try probe.empty(t, d), try probe.empty(t, d))
                 try probe.backend.addRMSNorm(
-                    x.tensor, residual: r.tensor, weight: w.tensor, epsilon: Float(epsilon), sum: sum, into: y, rstd: nil)
+                    x.tensor, residual: r.tensor, weight: w.tensor, epsilon: Float(epsilon), sum: sum, into: y,
+                    rstd: nil)
                 let expected = zip(x.values, r.values).map { $0 + $1 }
                 probe.expect(sum, expected)
                 probe.expect(y, rms(expected, w.values))
@@ -33,7 +34,8 @@ extension OpCheck {
                 let dw = try probe.zeros(d)
                 try probe.backend.rmsNorm(x.tensor, weight: w.tensor, epsilon: Float(epsilon), into: y, rstd: rstd)
                 try probe.backend.rmsNormBackward(
-                    dy.tensor, x: x.tensor, weight: w.tensor, rstd: rstd, into: dx.tensor, adds: true, weightGradient: dw)
+                    dy.tensor, x: x.tensor, weight: w.tensor, rstd: rstd, into: dx.tensor, adds: true,
+                    weightGradient: dw)
                 let slope = numericGradient(x.values) { dot(dy.values, rms($0, w.values)) }
                 // One number cannot change its own norm, so its gradient is noise: the sum with what was there decides.
                 probe.expect(dx.tensor, zip(slope, dx.values).map { $0 + $1 })
@@ -56,7 +58,8 @@ extension OpCheck {
                 let (mean, rstd) = (try probe.empty(t, dtype: .f32), try probe.empty(t, dtype: .f32))
                 let (dw, db) = (try probe.zeros(d), try probe.zeros(d))
                 try probe.backend.layerNorm(
-                    x.tensor, weight: w.tensor, bias: b.tensor, epsilon: Float(epsilon), into: y, mean: mean, rstd: rstd)
+                    x.tensor, weight: w.tensor, bias: b.tensor, epsilon: Float(epsilon), into: y, mean: mean, rstd: rstd
+                )
                 try probe.backend.layerNormBackward(
                     dy.tensor, x: x.tensor, weight: w.tensor, mean: mean, rstd: rstd, into: dx, adds: false,
                     weightGradient: dw, biasGradient: db)

@@ -12,7 +12,8 @@ extension OpCheck {
             let master = try probe.draw(count, dtype: .f32)
             let weights = try probe.put(master.values, Shape(count), probe.dtype)
             let (first, second) = (
-                try probe.draw(count, spread: 0.1, dtype: .f32), try probe.draw(count, mean: 0.04, spread: 0.01, dtype: .f32)
+                try probe.draw(count, spread: 0.1, dtype: .f32),
+                try probe.draw(count, mean: 0.04, spread: 0.01, dtype: .f32)
             )
             let (gradient, scale) = (try probe.draw(count, dtype: .f32), try probe.put([0.5], Shape(1), .f32))
             try probe.backend.adamW(

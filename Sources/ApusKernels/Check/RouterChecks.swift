@@ -106,7 +106,9 @@ extension OpCheck {
                         var wanted = slots.filter { ids[$0] == expert }
                         if byScore {
                             wanted = wanted.enumerated().sorted { a, b in
-                                let (x, y) = (scores.values[a.element / k * e + expert], scores.values[b.element / k * e + expert])
+                                let (x, y) = (
+                                    scores.values[a.element / k * e + expert], scores.values[b.element / k * e + expert]
+                                )
                                 return x != y ? x > y : a.offset < b.offset
                             }.map(\.element)
                         }

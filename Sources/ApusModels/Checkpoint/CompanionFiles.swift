@@ -3,7 +3,8 @@ enum CompanionFiles {
     /// Tokenizers in every form that Hugging Face folders have, and the defaults of generation.
     static let names = [
         "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
-        "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+        "vocab.txt",
     ]
 
     /// Copies those that are there.

@@ -68,7 +68,8 @@ public struct ModelConversion {
         let written = HubTensorMap(family: family, configuration: source.configuration.configuration).written
         let specs = try written.map { placement in
             TensorSpec(
-                name: placement.hubName, dtype: try newType(placement.slices[0].name, backend), shape: placement.hubShape)
+                name: placement.hubName, dtype: try newType(placement.slices[0].name, backend),
+                shape: placement.hubShape)
         }
         var writer = try ShardedSafetensorsWriter(folder: staging, tensors: specs, maximumShardSize: limit)
         for (placement, spec) in zip(written, specs) {
@@ -104,8 +105,10 @@ public struct ModelConversion {
         }
         let target = try backend.empty(Shape(count), dtype, .workspace)
         try tensors.bytes(place.hubName).withUnsafeBytes { bytes in
-            let part = dtype.byteCount(elements: place.elements.lowerBound)..<dtype.byteCount(
-                elements: place.elements.upperBound)
+            let part =
+                dtype.byteCount(
+                    elements: place.elements.lowerBound)..<dtype.byteCount(
+                    elements: place.elements.upperBound)
             if let base = bytes.baseAddress, !part.isEmpty {
                 target.rawPointer.copyMemory(from: base + part.lowerBound, byteCount: part.count)
             }

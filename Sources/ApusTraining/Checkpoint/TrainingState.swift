@@ -1,3 +1,5 @@
+import ApusNN
+
 /// Where a run stands: what resuming needs besides weights and optimizer state.
 public struct TrainingState: Sendable, Equatable {
     /// Steps taken.
