@@ -48,7 +48,9 @@ struct Train: ParsableCommand {
             if !training.loadTable.isEmpty { Console.line("\n\(training.loadTable)") }
             Console.line("\nweights: \(training.checkpoint)\nmetrics: \(folder)/metrics.jsonl")
         case .interrupted(let step):
-            Console.line("\nstopped after step \(step), saved in \(training.checkpoint); continue with:\n  \(resumeCommand(folder))")
+            Console.line(
+                "\nstopped after step \(step), saved in \(training.checkpoint); continue with:\n  \(resumeCommand(folder))"
+            )
         }
     }
 

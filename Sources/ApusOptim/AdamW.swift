@@ -73,7 +73,8 @@ public final class AdamW {
             guard let gradients = group.gradients else { preconditionFailure("the store is not trained") }
             let constants = AdamWStep(
                 learningRate: Float(learningRate), beta1: configuration.beta1, beta2: configuration.beta2,
-                epsilon: configuration.epsilon, weightDecay: group.decays ? configuration.weightDecay : 0, step: stepCount)
+                epsilon: configuration.epsilon, weightDecay: group.decays ? configuration.weightDecay : 0,
+                step: stepCount)
             try backend.adamW(
                 AdamWBuffers(
                     weights: group.weights, master: state.master, first: state.first, second: state.second,
@@ -93,7 +94,8 @@ public final class AdamW {
         zip(store.groups, states).flatMap { group, state in
             group.parameters.flatMap { parameter in
                 let range = group.range(of: parameter)
-                let kinds = [("first", state.first), ("second", state.second)] + (state.master.map { [("master", $0)] } ?? [])
+                let kinds =
+                    [("first", state.first), ("second", state.second)] + (state.master.map { [("master", $0)] } ?? [])
                 return kinds.map { ("\($0.0).\(parameter.name)", $0.1[range]) }
             }
         }

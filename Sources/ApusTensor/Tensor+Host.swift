@@ -25,7 +25,7 @@ extension UInt16: TensorElement {
 }
 
 extension Tensor {
-    /// The address of the first element in host memory. Valid while the tensor's storage is.
+    /// The address of the first element in host memory, valid while the tensor's storage is.
     public func pointer<Element: TensorElement>(to type: Element.Type = Element.self) -> UnsafeMutablePointer<Element> {
         precondition(device == .cpu, "a tensor on \(device) has no host address")
         precondition(Element.dtype == dtype, "the tensor holds \(dtype), not \(Element.dtype)")

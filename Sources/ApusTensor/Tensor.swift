@@ -45,13 +45,15 @@ public struct Tensor: Sendable {
 extension Tensor {
     /// Entries `range` of the first dimension, sharing the storage.
     public subscript(range: Range<Int>) -> Tensor {
-        precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "rows \(range) of \(shape)")
+        precondition(
+            shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "rows \(range) of \(shape)")
         return view(offset: range.lowerBound * rowStride, shape.replacingFirst(with: range.count), rowStride: rowStride)
     }
 
     /// Columns `range` of a matrix, sharing the storage.
     public func columns(_ range: Range<Int>) -> Tensor {
-        precondition(shape.rank == 2 && range.lowerBound >= 0 && range.upperBound <= shape[1], "columns \(range) of \(shape)")
+        precondition(
+            shape.rank == 2 && range.lowerBound >= 0 && range.upperBound <= shape[1], "columns \(range) of \(shape)")
         return view(offset: range.lowerBound, Shape(shape[0], range.count), rowStride: rowStride)
     }
 

@@ -37,6 +37,7 @@ public func formatBytes(_ bytes: Int) -> String {
     }
     let hundredths = Int((value * 100).rounded())
     let fraction = hundredths % 100
-    let text = fraction == 0 ? "" : fraction % 10 == 0 ? ".\(fraction / 10)" : fraction < 10 ? ".0\(fraction)" : ".\(fraction)"
+    let text =
+        fraction == 0 ? "" : fraction % 10 == 0 ? ".\(fraction / 10)" : fraction < 10 ? ".0\(fraction)" : ".\(fraction)"
     return "\(hundredths / 100)\(text) \(units[unit])"
 }

@@ -13,7 +13,9 @@ public func expectClose(
     let error = relativeError(actual, expected)
     if error <= tolerance { return }
     var worst = 0
-    for index in actual.indices where distance(actual, expected, index) > distance(actual, expected, worst) { worst = index }
+    for index in actual.indices where distance(actual, expected, index) > distance(actual, expected, worst) {
+        worst = index
+    }
     Issue.record(
         """
         \(name): relative error \(error) by norm, \(tolerance) allowed; of \(actual.count) values the farthest is \

@@ -1,12 +1,13 @@
 public import ApusTensor
 
-/// A small generator with a seed (SplitMix64, Steele et al. 2014): the same test sees the same numbers every time.
+/// A small generator with a seed, so that a test sees the same numbers every time (SplitMix64, Steele and others 2014).
 public struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
     /// The sequence of this seed.
     public init(seed: UInt64) { state = seed }
 
+    /// The next 64 bits.
     public mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var word = state
@@ -39,7 +40,8 @@ extension CachingAllocator {
     ) throws -> Tensor {
         let width = shape.rowCount
         let storage = try allocate(
-            byteCount: dtype.byteCount(elements: max(1, shape.rank == 0 ? 1 : shape[0] * (width + padding))), purpose: .data)
+            byteCount: dtype.byteCount(elements: max(1, shape.rank == 0 ? 1 : shape[0] * (width + padding))),
+            purpose: .data)
         let tensor = Tensor(
             storage: storage, shape: shape, rowStride: padding > 0 ? width + padding : nil, dtype: dtype)
         if dtype == .f32 { tensor.assign(values) } else { tensor.assign(values.map(bfloat16Bits)) }

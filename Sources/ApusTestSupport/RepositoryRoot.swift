@@ -42,6 +42,8 @@ public func textFile(_ path: String) -> String? {
     defer { fclose(file) }
     var bytes: [UInt8] = []
     var buffer = Array(repeating: UInt8(0), count: 1 << 16)
-    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes.append(contentsOf: buffer[..<count]) }
+    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 {
+        bytes.append(contentsOf: buffer[..<count])
+    }
     return String(decoding: bytes, as: UTF8.self)
 }

@@ -55,6 +55,7 @@ import Testing
         let error = #expect(throws: DataError.self) { try stream(tokens) }
         #expect(error == .tooShort(path: "book.txt", tokens: tokens, needed: 5, part: "training"))
         let text = error?.description ?? ""
-        #expect(text.contains("'book.txt' has \(tokens) tokens of training text") && text.contains("data.sequence_length"))
+        #expect(
+            text.contains("'book.txt' has \(tokens) tokens of training text") && text.contains("data.sequence_length"))
     }
 }

@@ -19,9 +19,11 @@ import Testing
             losses: RouterLosses(balance: 0.5, z: 0.1, importance: 0.3)),
         MoEConfiguration(experts: 5, choices: 5, width: 7, activation: .gelu, sharedWidth: 3, isResidual: true),
         MoEConfiguration(
-            experts: 5, choices: 2, width: 7, policy: .capacity(factor: 0.8, minimum: 1, order: .random), sharedWidth: 3),
+            experts: 5, choices: 2, width: 7, policy: .capacity(factor: 0.8, minimum: 1, order: .random), sharedWidth: 3
+        ),
         MoEConfiguration(
-            experts: 5, choices: 1, width: 7, policy: .capacity(factor: 0.8, minimum: 1, order: .position), bank: .padded),
+            experts: 5, choices: 1, width: 7, policy: .capacity(factor: 0.8, minimum: 1, order: .position),
+            bank: .padded),
     ]
 
     @Test(arguments: configurations, [1, 3, 40, 101])
@@ -109,7 +111,8 @@ import Testing
         for range in [0..<2, 2..<5] {
             let part = try fixture.bank.restricted(to: range)(
                 RoutedRows(
-                    rows: .constant(rows), offsets: permutation.offsets[range.lowerBound..<range.upperBound + 1]), on: tape)
+                    rows: .constant(rows), offsets: permutation.offsets[range.lowerBound..<range.upperBound + 1]),
+                on: tape)
             let own = offsets[range.lowerBound]..<offsets[range.upperBound]
             #expect(!own.isEmpty)
             expectClose(part.tensor[own], whole.tensor[own].doubles, within: 1e-6, "experts \(range)")

@@ -37,7 +37,7 @@ import Testing
         var drops: Bool { settings.drop_tokens ?? true }
         /// The rule by which `topk` breaks ties of equal masks is nobody's.
         var hasDefinedOrder: Bool { function != "top1gating" || kept_by_position || draw != nil || !drops }
-        /// A single choice keeps its score, more are divided by the sum of those kept; DeepSpeed's top-k always divides.
+        /// Top-1 keeps its score; the others, top-k with k = 1 too, divide by the sum of those kept.
         var renormalizes: Bool { function != "top1gating" }
 
         var policy: TokenPolicy {
@@ -101,7 +101,9 @@ import Testing
         if entry.priorities(tokens: tokens, experts: experts) == nil {
             expectSameBits(pass.routing.weights.tensor, weights, "\(entry.name), weights of the router")
         }
-        var (found, wanted) = (Array(repeating: Float(-1), count: tokens * experts), Array(repeating: -1.0, count: tokens * experts))
+        var (found, wanted) = (
+            Array(repeating: Float(-1), count: tokens * experts), Array(repeating: -1.0, count: tokens * experts)
+        )
         for slot in rows.indices where rows[slot] >= 0 {
             found[slot / entry.k * experts + rows[slot]] = weights.floats()[slot]
         }

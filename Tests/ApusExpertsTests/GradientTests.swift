@@ -24,7 +24,8 @@ import Testing
 
     static func moe(
         _ router: RouterConfiguration = RouterConfiguration(), _ losses: RouterLosses = RouterLosses(),
-        activation: Activation = .swiglu, policy: TokenPolicy = .dropless, bank: ExpertBankKind = .grouped, shared: Int = 0,
+        activation: Activation = .swiglu, policy: TokenPolicy = .dropless, bank: ExpertBankKind = .grouped,
+        shared: Int = 0,
         residual: Bool = false
     ) -> MoEConfiguration {
         MoEConfiguration(
@@ -64,7 +65,9 @@ import Testing
             Case(name: "\($0)", configuration: moe(activation: $0, shared: 3, residual: true))
         }
         cases += [
-            Case(name: "padded", configuration: moe(policy: capacity, bank: .padded, shared: 3, residual: true), step: 1),
+            Case(
+                name: "padded", configuration: moe(policy: capacity, bank: .padded, shared: 3, residual: true),
+                step: 1),
             Case(name: "three chunks", configuration: moe(shared: 3, residual: true), chunks: 3),
             Case(name: "four chunks, capacity", configuration: moe(policy: capacity), step: 1, chunks: 4),
         ]

@@ -67,7 +67,9 @@ struct LayerFixture {
 
     /// The accumulated gradient of a parameter.
     func gradient(_ name: String) -> [Float] {
-        guard let gradient = store["\(layer.layer).\(name)"]?.gradient else { preconditionFailure("no parameter \(name)") }
+        guard let gradient = store["\(layer.layer).\(name)"]?.gradient else {
+            preconditionFailure("no parameter \(name)")
+        }
         return gradient.floats()
     }
 
@@ -94,7 +96,8 @@ private struct ParameterList {
     }
 
     mutating func declare(
-        _ name: String, _ extents: Int..., role: ParameterRole = .dense, expert: Int? = nil, initializer: Initializer? = nil
+        _ name: String, _ extents: Int..., role: ParameterRole = .dense, expert: Int? = nil,
+        initializer: Initializer? = nil
     ) -> Parameter {
         let parameter = Parameter(
             "\(index).\(name)", Shape(extents), role: role, layer: index, expert: expert,

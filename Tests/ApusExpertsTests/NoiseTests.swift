@@ -63,7 +63,8 @@ import Testing
             let layout = try fixture.layout([range.count], first: range.lowerBound)
             let part = try LayerPass(fixture, x[range], LayerPass.Setting(layout: layout, step: 1))
             #expect(part.chosen == Array(whole.chosen[2 * range.lowerBound..<2 * range.upperBound]))
-            expectClose(part.routing.weights.tensor, whole.routing.weights.tensor[range].doubles, within: 1e-6, "weights")
+            expectClose(
+                part.routing.weights.tensor, whole.routing.weights.tensor[range].doubles, within: 1e-6, "weights")
         }
     }
 
@@ -101,7 +102,8 @@ import Testing
         let logits = try fixture.backend.allocator.tensor(gate, Shape(1, 6))
         try fixture.backend.softmax(logits, into: logits)
         for expert in 0..<6 {
-            let share = Double(stride(from: 0, to: 2 * tokens, by: 2).count { pass.chosen[$0] == expert }) / Double(tokens)
+            let share =
+                Double(stride(from: 0, to: 2 * tokens, by: 2).count { pass.chosen[$0] == expert }) / Double(tokens)
             #expect(abs(share - logits.doubles[expert]) < 0.035, "expert \(expert): \(share)")
         }
     }

@@ -25,7 +25,8 @@ import Testing
     }
 
     @Test(arguments: [(0, true), (11, false), (11, true)], Activation.allCases)
-    func `shared and residual experts join in`(_ parts: (shared: Int, residual: Bool), _ activation: Activation) throws {
+    func `shared and residual experts join in`(_ parts: (shared: Int, residual: Bool), _ activation: Activation) throws
+    {
         let configuration = MoEConfiguration(
             experts: 3, choices: 2, width: 9, activation: activation, sharedWidth: parts.shared,
             isResidual: parts.residual)

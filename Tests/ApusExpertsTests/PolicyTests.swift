@@ -60,7 +60,9 @@ import Testing
                 switch order {
                 case .position: #expect(kept == Array(slots.prefix(capacity)))
                 case .probability:
-                    let ranked = slots.sorted { scores.floats()[$0 / 2 * 5 + expert] > scores.floats()[$1 / 2 * 5 + expert] }
+                    let ranked = slots.sorted {
+                        scores.floats()[$0 / 2 * 5 + expert] > scores.floats()[$1 / 2 * 5 + expert]
+                    }
                     #expect(Set(kept) == Set(ranked.prefix(capacity)))
                 case .random: break
                 }

@@ -13,11 +13,13 @@ import Testing
         MoEConfiguration(
             experts: 5, choices: 2, width: 40, losses: RouterLosses(balance: 0.5, z: 0.1, importance: 0.3)),
         MoEConfiguration(
-            experts: 5, choices: 2, width: 40, activation: .gelu, router: RouterConfiguration(scoring: .topKThenSoftmax),
+            experts: 5, choices: 2, width: 40, activation: .gelu,
+            router: RouterConfiguration(scoring: .topKThenSoftmax),
             policy: .capacity(factor: 1, minimum: 1, order: .random), bank: .padded, sharedWidth: 24, isResidual: true),
         MoEConfiguration(
             experts: 5, choices: 3, width: 40, activation: .geluTanh,
-            router: RouterConfiguration(scoring: .sigmoid, renormalizes: true, jitter: 0.01, gumbel: true), sharedWidth: 24),
+            router: RouterConfiguration(scoring: .sigmoid, renormalizes: true, jitter: 0.01, gumbel: true),
+            sharedWidth: 24),
     ]
 
     @Test(arguments: [Precision.bf16, .bf16Pure], configurations)
@@ -43,7 +45,8 @@ import Testing
         #expect(pass.output.dtype == .bf16)
         expectClose(pass.output, expected.output.doubles, within: 2e-2, "output")
         expectClose(
-            try #require(pass.inputGradient), try #require(expected.inputGradient).doubles, within: 2e-2, "gradient of x")
+            try #require(pass.inputGradient), try #require(expected.inputGradient).doubles, within: 2e-2,
+            "gradient of x")
         for (left, right) in zip(wide.store.parameters, narrow.store.parameters) {
             expectClose(
                 try #require(right.gradient), try #require(left.gradient).doubles, within: 2e-2, left.name)

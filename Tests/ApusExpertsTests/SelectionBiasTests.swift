@@ -65,7 +65,8 @@ import Testing
 
     @Test func `without a rate nothing moves`() throws {
         let fixture = try LayerFixture(
-            MoEConfiguration(experts: 6, choices: 2, width: 5, router: RouterConfiguration(scoring: .sigmoid)), width: 9)
+            MoEConfiguration(experts: 6, choices: 2, width: 5, router: RouterConfiguration(scoring: .sigmoid)), width: 9
+        )
         #expect(fixture.router.selectionBias == nil)
         try fixture.router.finishStep(choices: [9, 0, 0, 0, 0, 0], backend: fixture.backend)
     }

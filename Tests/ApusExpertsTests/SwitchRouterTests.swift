@@ -78,7 +78,9 @@ import Testing
             let (tokens, experts) = (entry.scores.count, entry.scores[0].count)
             let scores = try backend.allocator.tensor(entry.scores.flatMap { $0 }, Shape(tokens, experts))
             let ids = try backend.allocator.integers(entry.chosen, Shape(tokens, 1))
-            let (sums, counts) = (try backend.empty(Shape(1, experts), .f32), try backend.empty(Shape(1, experts), .f32))
+            let (sums, counts) = (
+                try backend.empty(Shape(1, experts), .f32), try backend.empty(Shape(1, experts), .f32)
+            )
             try backend.sumOverGroups(scores, groups: [0..<tokens], mask: nil, into: sums)
             try backend.countChoices(ids, groups: [0..<tokens], mask: nil, into: counts)
             let value = try backend.empty(Shape(1), .f32)
@@ -150,7 +152,8 @@ import Testing
             }
             let routings = try leaves.enumerated().map { index, logits in
                 let fixture = try LayerFixture(
-                    MoEConfiguration(experts: experts, choices: entry.k, width: 1, losses: RouterLosses(scope: .pooled)),
+                    MoEConfiguration(
+                        experts: experts, choices: entry.k, width: 1, losses: RouterLosses(scope: .pooled)),
                     width: experts, index: index, backend: backend)
                 // An identity for a weight: the input is the logits.
                 try fixture.assign("gate", (0..<experts * experts).map { $0 / experts == $0 % experts ? 1 : 0 })
@@ -160,7 +163,8 @@ import Testing
                 return try fixture.router.route(logits, layer: index, context)
             }
             let value = try PooledBalanceLoss.addRoots(routings, coefficient: 1, globalTokens: counted, on: tape)
-            #expect(abs(try #require(value).doubles[0] - entry.balance_loss) < 1e-6 * entry.balance_loss, "\(entry.name)")
+            #expect(
+                abs(try #require(value).doubles[0] - entry.balance_loss) < 1e-6 * entry.balance_loss, "\(entry.name)")
             try tape.backward()
             for (leaf, expected) in zip(leaves, entry.gradient) {
                 let gradient = try #require(tape.gradient(of: leaf)).floats()

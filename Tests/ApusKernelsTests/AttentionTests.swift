@@ -63,12 +63,15 @@ struct AttentionProblem {
         view = KVView(
             keys: k, values: v, layout: .contiguous(cumulativeLengths: try backend.allocator.integers(keyStarts)))
         // Documents of eleven tokens.
-        let firstKey = example.hasDocuments ? example.queries.flatMap { length in (0..<length).map { $0 / 11 * 11 } } : nil
+        let firstKey =
+            example.hasDocuments ? example.queries.flatMap { length in (0..<length).map { $0 / 11 * 11 } } : nil
         mask = AttentionMask(
-            isCausal: example.isCausal, window: example.window, firstKey: try firstKey.map { try backend.allocator.integers($0) })
+            isCausal: example.isCausal, window: example.window,
+            firstKey: try firstKey.map { try backend.allocator.integers($0) })
         scale = 1 / Float(example.width).squareRoot()
         reference = AttentionReference(
-            queryHeads: example.heads.query, keyHeads: example.heads.key, width: example.width, queryStarts: queryStarts,
+            queryHeads: example.heads.query, keyHeads: example.heads.key, width: example.width,
+            queryStarts: queryStarts,
             keyStarts: keyStarts, isCausal: example.isCausal, window: example.window, firstKey: firstKey,
             scale: Double(scale))
     }
@@ -130,13 +133,17 @@ func checkAttention(_ example: AttentionCase, _ backend: CPUBackend, _ dtype: DT
         await #expect(processExitsWith: .success) { [level] in
             apus_cpu_limit(apus_cpu_level(rawValue: level))
             let backend = CPUBackend(threadCount: 2)
-            for example in AttentionCase.all where example.width < 100 { for dtype in floatingTypes { try checkAttention(example, backend, dtype) } }
+            for example in AttentionCase.all where example.width < 100 {
+                for dtype in floatingTypes { try checkAttention(example, backend, dtype) }
+            }
             try checkPaging(block: 16, .bf16, backend)
         }
     }
 
     @Test(arguments: [1, 16, 64, 7], floatingTypes)
-    func `has the same bits wherever the keys lie`(block: Int, dtype: DType) throws { try checkPaging(block: block, dtype, backend) }
+    func `has the same bits wherever the keys lie`(block: Int, dtype: DType) throws {
+        try checkPaging(block: block, dtype, backend)
+    }
 
     @Test(arguments: floatingTypes)
     func `has the same bits for a query alone and in a batch`(dtype: DType) throws {

@@ -14,7 +14,8 @@ import Testing
     }
 
     private func limit(
-        _ ids: [Int], _ choices: Int, experts: Int, groups: [Range<Int>], _ capacities: [Int], _ priority: CapacityPriority
+        _ ids: [Int], _ choices: Int, experts: Int, groups: [Range<Int>], _ capacities: [Int],
+        _ priority: CapacityPriority
     ) throws -> [Int] {
         let source = try backend.allocator.integers(ids, Shape(ids.count / choices, choices))
         let kept = try backend.allocator.integers(Array(repeating: -7, count: ids.count), source.shape)
@@ -94,7 +95,8 @@ import Testing
         for step in 0..<500 {
             let stream = RandomStream(seed: 9, purpose: .tokenSelection, step: step)
             let kept = try limit(
-                Array(repeating: 0, count: 16), 1, experts: 1, groups: [0..<16], [4], .random(stream, firstGlobalSlot: 0))
+                Array(repeating: 0, count: 16), 1, experts: 1, groups: [0..<16], [4],
+                .random(stream, firstGlobalSlot: 0))
             for token in kept.indices where kept[token] >= 0 { survivors[token] += 1 }
         }
         // Mean 125, five standard deviations of about 9.7.
@@ -105,7 +107,8 @@ import Testing
     func `pads every expert to the capacities of all groups`(tokens: Int, experts: Int, choices: Int) throws {
         let groups = [0..<tokens / 3, tokens / 3..<tokens]
         let capacities = [2, 5]
-        let kept = try limit(random(tokens, experts, choices), choices, experts: experts, groups: groups, capacities, .position)
+        let kept = try limit(
+            random(tokens, experts, choices), choices, experts: experts, groups: groups, capacities, .position)
         let permutation = try backend.padToCapacity(
             try backend.allocator.integers(kept, Shape(tokens, choices)), experts: experts, groups: groups,
             capacities: capacities)

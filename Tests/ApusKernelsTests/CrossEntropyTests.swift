@@ -23,10 +23,13 @@ import Testing
         let (loss, sums) = (try backend.sentinel(tokens), try backend.sentinel(tokens))
         try backend.crossEntropy(logits, targets: targets, loss: loss, logSumExp: sums)
         let values = logits.doubles
-        let normalizers = (0..<tokens).map { row in log((0..<vocabulary).reduce(0) { $0 + exp(values[row * vocabulary + $1]) }) }
+        let normalizers = (0..<tokens).map { row in
+            log((0..<vocabulary).reduce(0) { $0 + exp(values[row * vocabulary + $1]) })
+        }
         if vocabulary > 1 {
             expectClose(
-                loss, (0..<tokens).map { wanted[$0] < 0 ? 0 : normalizers[$0] - values[$0 * vocabulary + wanted[$0]] }, "loss")
+                loss, (0..<tokens).map { wanted[$0] < 0 ? 0 : normalizers[$0] - values[$0 * vocabulary + wanted[$0]] },
+                "loss")
         }
         let scale = try backend.allocator.tensor([Float(0.25)], Shape(1))
         let gradient = try backend.sentinel(tokens, vocabulary, dtype: types.gradient, rowPadding: 1)

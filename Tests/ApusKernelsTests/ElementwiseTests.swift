@@ -10,7 +10,9 @@ import Testing
 
     @Test(arguments: counts, floatingTypes)
     func `add, scale and multiply`(count: Int, dtype: DType) throws {
-        let (a, b) = (try backend.random(count, dtype: dtype, seed: 1), try backend.random(count, dtype: dtype, seed: 2))
+        let (a, b) = (
+            try backend.random(count, dtype: dtype, seed: 1), try backend.random(count, dtype: dtype, seed: 2)
+        )
         let (x, y) = (a.doubles, b.doubles)
         let target = try backend.sentinel(count, dtype: dtype)
         try backend.add(a, b, into: target)
@@ -104,7 +106,9 @@ import Testing
     @Test(arguments: floatingTypes)
     func `find what is not finite`(dtype: DType) throws {
         var values = randomValues(1000, seed: 1)
-        for (place, value) in zip([0, 17, 500, 999], [Float.nan, .infinity, -.infinity, -.nan]) { values[place] = value }
+        for (place, value) in zip([0, 17, 500, 999], [Float.nan, .infinity, -.infinity, -.nan]) {
+            values[place] = value
+        }
         #expect(try backend.countNonFinite(try backend.allocator.floating(values, Shape(1000), dtype)) == 4)
         #expect(try backend.countNonFinite(try backend.random(1000, dtype: dtype, seed: 2, scale: 1e30)) == 0)
     }

@@ -36,7 +36,9 @@ import Testing
     }
 
     @Test(arguments: rules, [(1, 1, 1), (17, 8, 2), (100, 64, 6), (300, 5, 5)])
-    func `form weights and their gradient by rule`(rule: GateRule, size: (tokens: Int, experts: Int, choices: Int)) throws {
+    func `form weights and their gradient by rule`(rule: GateRule, size: (tokens: Int, experts: Int, choices: Int))
+        throws
+    {
         let (tokens, experts, count) = size
         let scores = try backend.allocator.tensor(
             randomValues(tokens * experts, seed: 1, scale: 0.45).map { $0 + 0.5 }, Shape(tokens, experts))
@@ -90,7 +92,8 @@ import Testing
             #expect(weights.floats() == [0, 0, 0, 0])
             let dscores = try backend.zeros(Shape(2, 4), .f32)
             try backend.gateWeightsBackward(
-                try backend.random(2, 2, seed: 2), scores: scores, ids: ids, weights: weights, rule: rule, into: dscores)
+                try backend.random(2, 2, seed: 2), scores: scores, ids: ids, weights: weights, rule: rule, into: dscores
+            )
             #expect(dscores.floats().allSatisfy { $0 == 0 })
         }
     }

@@ -28,7 +28,8 @@ import Testing
             if gathers {
                 var generator = SeededGenerator(seed: 9)
                 x = try backend.random(50, width, dtype: dtype, seed: 1, rowPadding: 3)
-                rows = try backend.allocator.integers((0..<rowCount).map { _ in Int.random(in: 0..<50, using: &generator) })
+                rows = try backend.allocator.integers(
+                    (0..<rowCount).map { _ in Int.random(in: 0..<50, using: &generator) })
             } else {
                 x = try backend.random(rowCount, width, dtype: dtype, seed: 1, rowPadding: 3)
                 rows = nil
@@ -46,7 +47,8 @@ import Testing
             for dtype in floatingTypes {
                 for (transposed, gathers) in [(true, false), (true, true), (false, false), (false, true)] {
                     let operands = try Operands(backend, grouping, width: k, dtype: dtype, gathers: gathers)
-                    let weights = try backend.random(experts, transposed ? n : k, transposed ? k : n, dtype: dtype, seed: 2)
+                    let weights = try backend.random(
+                        experts, transposed ? n : k, transposed ? k : n, dtype: dtype, seed: 2)
                     let out = try backend.sentinel(operands.rowCount, n, dtype: dtype, rowPadding: 2)
                     var expected = out.doubles
                     for (expert, group) in operands.groups.enumerated() where !group.isEmpty {
@@ -56,10 +58,12 @@ import Testing
                             with: referenceProduct(operands.matrix(group), Matrix(weight, transposed: transposed)))
                     }
                     try backend.groupedMatMul(
-                        operands.x, rows: operands.rows, weights: weights, transposed: transposed, offsets: operands.offsets,
+                        operands.x, rows: operands.rows, weights: weights, transposed: transposed,
+                        offsets: operands.offsets,
                         into: out)
                     let inside = grouping[0] * n..<(grouping.last ?? 0) * n
-                    let name = "groups \(grouping), \(n) x \(k), \(dtype), transposed \(transposed), gathered \(gathers)"
+                    let name =
+                        "groups \(grouping), \(n) x \(k), \(dtype), transposed \(transposed), gathered \(gathers)"
                     let values = out.floats()
                     expectClose(
                         Array(values[inside]), Array(expected[inside]), within: Tolerance.relativeNorm(dtype), name)
@@ -71,7 +75,8 @@ import Testing
     }
 
     @Test(arguments: engines, groupings)
-    func `add each expert's weight gradient to what is there`(engine: CPUBackend.ProductEngine, grouping: [Int]) throws {
+    func `add each expert's weight gradient to what is there`(engine: CPUBackend.ProductEngine, grouping: [Int]) throws
+    {
         let backend = CPUBackend(threadCount: 2, productEngine: engine)
         let experts = grouping.count - 1
         for (n, k) in [(17, 33), (130, 64)] {
@@ -88,7 +93,8 @@ import Testing
                     try backend.groupedWeightGradient(
                         dy, operands.x, rows: operands.rows, offsets: operands.offsets, into: gradient)
                     expectClose(
-                        gradient, expected, "gradient of groups \(grouping), \(n) x \(k), \(dtype) into \(gradientType)")
+                        gradient, expected, "gradient of groups \(grouping), \(n) x \(k), \(dtype) into \(gradientType)"
+                    )
                 }
             }
         }
@@ -101,7 +107,8 @@ import Testing
         let weights = try backend.random(3, 70, 96, dtype: dtype, seed: 2)
         let whole = try backend.empty(Shape(200, 70), dtype)
         try backend.groupedMatMul(
-            x, rows: nil, weights: weights, transposed: true, offsets: try backend.allocator.integers([0, 150, 150, 200]),
+            x, rows: nil, weights: weights, transposed: true,
+            offsets: try backend.allocator.integers([0, 150, 150, 200]),
             into: whole)
         for row in [0, 7, 149] {
             let alone = try backend.empty(Shape(1, 70), dtype)

@@ -49,7 +49,8 @@ func expectSameBitsForAnyThreadCount(
         let actual = try body(CPUBackend(threadCount: threads, batchInvariant: batchInvariant))
         for (index, pair) in zip(actual, expected).enumerated() {
             expectSameBits(
-                pair.0, pair.1, "\(name), output \(index), \(threads) threads against one", sourceLocation: sourceLocation)
+                pair.0, pair.1, "\(name), output \(index), \(threads) threads against one",
+                sourceLocation: sourceLocation)
         }
     }
 }

@@ -32,10 +32,13 @@ func checkProduct(
     alpha: Float = 1, beta: Float = 0, gathers: (a: Bool, b: Bool) = (false, false)
 ) throws {
     let (m, n, k) = size
-    func operand(_ rows: Int, _ columns: Int, _ transposes: Bool, _ gathers: Bool, _ type: DType, _ seed: UInt64) throws -> Matrix {
+    func operand(_ rows: Int, _ columns: Int, _ transposes: Bool, _ gathers: Bool, _ type: DType, _ seed: UInt64) throws
+        -> Matrix
+    {
         let (storedRows, width) = transposes ? (columns, rows) : (rows, columns)
         guard gathers else {
-            return Matrix(try backend.random(storedRows, width, dtype: type, seed: seed, rowPadding: 5), transposed: transposes)
+            return Matrix(
+                try backend.random(storedRows, width, dtype: type, seed: seed, rowPadding: 5), transposed: transposes)
         }
         let table = try backend.random(storedRows + 7, width, dtype: type, seed: seed, rowPadding: 3)
         var generator = SeededGenerator(seed: seed)
@@ -50,7 +53,9 @@ func checkProduct(
     try backend.matMul(a, b, into: c, alpha: alpha, beta: beta)
     expectClose(
         c, expected, within: types.tolerance,
-        "\(m) x \(n) x \(k), \(types.testDescription), transposed \(transposing), gathered \(gathers), alpha \(alpha), beta \(beta)")
+        "\(m) x \(n) x \(k), \(types.testDescription), transposed \(transposing), gathered \(gathers), "
+            + "alpha \(alpha), beta \(beta)"
+    )
 }
 
 extension Tensor {
@@ -136,7 +141,9 @@ extension Tensor {
             let backend = CPUBackend(threadCount: 2, productEngine: .own)
             for size in [(3, 17, 100), (17, 97, 3), (1, 100, 33), (49, 33, 300)] {
                 for transposing in [(false, false), (false, true), (true, false), (true, true)] {
-                    for types in ProductTypes.all { try checkProduct(backend, size, transposing: transposing, types, beta: 1) }
+                    for types in ProductTypes.all {
+                        try checkProduct(backend, size, transposing: transposing, types, beta: 1)
+                    }
                 }
             }
             try checkProduct(
@@ -145,7 +152,9 @@ extension Tensor {
         }
     }
 
-    @Test func `have the same bits for any batch in a batch-invariant backend`() throws { try checkBatchInvariantProducts() }
+    @Test func `have the same bits for any batch in a batch-invariant backend`() throws {
+        try checkBatchInvariantProducts()
+    }
 
     @Test(arguments: floatingTypes)
     func `do not depend on the number of threads in a batch-invariant backend`(dtype: DType) throws {

@@ -18,7 +18,8 @@ import Testing
     }
 
     @Test(arguments: sizes, floatingTypes)
-    func `by root mean square equal their definition, forward and backward`(size: (Int, Int, Int), dtype: DType) throws {
+    func `by root mean square equal their definition, forward and backward`(size: (Int, Int, Int), dtype: DType) throws
+    {
         let (tokens, heads, width) = size
         let reference = NormReference(width: width, epsilon: 1e-5, isCentred: false)
         let x = try rows(size, dtype, seed: 1)
@@ -36,8 +37,10 @@ import Testing
             let before = dx.doubles
             let dweight = try backend.random(width, seed: 6)
             let weightBefore = dweight.doubles
-            try backend.rmsNormBackward(dy, x: x, weight: weight, rstd: rstd, into: dx, adds: adds, weightGradient: dweight)
-            expectClose(dx, zip(expected.dx, before).map { $0 + (adds ? $1 : 0) }, "dx of \(size) \(dtype), adds \(adds)")
+            try backend.rmsNormBackward(
+                dy, x: x, weight: weight, rstd: rstd, into: dx, adds: adds, weightGradient: dweight)
+            expectClose(
+                dx, zip(expected.dx, before).map { $0 + (adds ? $1 : 0) }, "dx of \(size) \(dtype), adds \(adds)")
             expectClose(
                 dweight, zip(expected.dweight, weightBefore).map(+),
                 "weight gradient of \(size) \(dtype)")
@@ -72,7 +75,8 @@ import Testing
             try backend.layerNormBackward(
                 dy, x: x, weight: weight, mean: mean, rstd: rstd, into: dx, adds: adds, weightGradient: dweight,
                 biasGradient: dbias)
-            expectClose(dx, zip(expected.dx, before).map { $0 + (adds ? $1 : 0) }, "dx of \(size) \(dtype), adds \(adds)")
+            expectClose(
+                dx, zip(expected.dx, before).map { $0 + (adds ? $1 : 0) }, "dx of \(size) \(dtype), adds \(adds)")
             expectClose(dweight, zip(expected.dweight, weightBefore).map(+), "weight gradient of \(size) \(dtype)")
             expectClose(dbias, zip(expected.dbias, biasBefore).map(+), "bias gradient of \(size) \(dtype)")
         }
@@ -98,7 +102,9 @@ import Testing
     }
 
     @Test func `accumulate a bf16 weight gradient with one rounding`() throws {
-        let (x, dy) = (try backend.random(900, 20, dtype: .bf16, seed: 1), try backend.random(900, 20, dtype: .bf16, seed: 2))
+        let (x, dy) = (
+            try backend.random(900, 20, dtype: .bf16, seed: 1), try backend.random(900, 20, dtype: .bf16, seed: 2)
+        )
         let weight = try backend.random(20, dtype: .bf16, seed: 3)
         let rstd = try backend.empty(Shape(900), .f32)
         try backend.rmsNorm(x, weight: weight, epsilon: 1e-5, into: try backend.empty(x.shape, .bf16), rstd: rstd)
@@ -116,7 +122,9 @@ import Testing
     @Test(arguments: floatingTypes)
     func `do not depend on the number of threads`(dtype: DType) throws {
         try expectSameBitsForAnyThreadCount("norm") { backend in
-            let (x, dy) = (try backend.random(1500, 65, dtype: dtype, seed: 1), try backend.random(1500, 65, dtype: dtype, seed: 2))
+            let (x, dy) = (
+                try backend.random(1500, 65, dtype: dtype, seed: 1), try backend.random(1500, 65, dtype: dtype, seed: 2)
+            )
             let weight = try backend.random(65, dtype: dtype, seed: 3)
             let (y, dx) = (try backend.empty(x.shape, dtype), try backend.empty(x.shape, dtype))
             let (mean, rstd) = (try backend.empty(Shape(1500), .f32), try backend.empty(Shape(1500), .f32))

@@ -29,14 +29,18 @@ private func referenceStep(
     private func scale(_ value: Float) throws -> Tensor { try backend.allocator.tensor([value], Shape(1)) }
 
     /// Three steps with new gradients, on the device and in double precision.
-    private func run(_ buffers: AdamWBuffers, count: Int, master: Bool) throws -> (weights: [Double], first: [Double], second: [Double]) {
+    private func run(_ buffers: AdamWBuffers, count: Int, master: Bool) throws -> (
+        weights: [Double], first: [Double], second: [Double]
+    ) {
         let initial = (master ? buffers.master ?? buffers.weights : buffers.weights).doubles
         var states = initial.map { (weight: $0, first: 0.0, second: 0.0) }
         for number in 1...3 {
             let gradient = randomValues(count, seed: UInt64(number))
             buffers.gradient.assign(gradient)
             try backend.adamW(buffers, step(number), gradientScale: try scale(0.5), rounding: rounding, firstElement: 0)
-            states = states.indices.map { referenceStep(states[$0], gradient: 0.5 * Double(gradient[$0]), step(number)) }
+            states = states.indices.map {
+                referenceStep(states[$0], gradient: 0.5 * Double(gradient[$0]), step(number))
+            }
             #expect(buffers.gradient.floats().allSatisfy { $0 == 0 }, "a step zeroes its gradient")
         }
         return (states.map(\.weight), states.map(\.first), states.map(\.second))
@@ -57,7 +61,8 @@ private func referenceStep(
     func `with a master updates it in f32 and rounds it to nearest`(count: Int) throws {
         let master = try backend.random(count, seed: 7)
         let buffers = AdamWBuffers(
-            weights: try backend.sentinel(count, dtype: .bf16), master: master, first: try backend.zeros(Shape(count), .f32),
+            weights: try backend.sentinel(count, dtype: .bf16), master: master,
+            first: try backend.zeros(Shape(count), .f32),
             second: try backend.zeros(Shape(count), .f32), gradient: try backend.empty(Shape(count), .f32))
         let expected = try run(buffers, count: count, master: true)
         expectClose(master, expected.weights, "master")
@@ -117,7 +122,8 @@ private func referenceStep(
                 weights: parts.weights[range], master: nil, first: parts.first[range], second: parts.second[range],
                 gradient: parts.gradient[range])
             try backend.adamW(
-                piece, step(1), gradientScale: try scale(1), rounding: rounding, firstElement: 40 + UInt64(range.lowerBound))
+                piece, step(1), gradientScale: try scale(1), rounding: rounding,
+                firstElement: 40 + UInt64(range.lowerBound))
         }
         expectSameBits(parts.weights, whole.weights, "weights")
         expectSameBits(parts.first, whole.first, "first moment")
@@ -134,7 +140,8 @@ private func referenceStep(
                     randomValues(50_001, seed: 3).map { abs($0) }, Shape(50_001), .bf16),
                 gradient: try backend.random(50_001, dtype: .bf16, seed: 4))
             try backend.adamW(
-                buffers, constants, gradientScale: try backend.allocator.tensor([Float(1)], Shape(1)), rounding: rounding,
+                buffers, constants, gradientScale: try backend.allocator.tensor([Float(1)], Shape(1)),
+                rounding: rounding,
                 firstElement: 0)
             return [buffers.weights, buffers.first, buffers.second]
         }

@@ -21,7 +21,9 @@ import Testing
     func `do not depend on where a range is cut`(distribution: RandomDistribution) throws {
         let whole = try draws(distribution, 300, first: 5)
         for cut in [0, 1, 2, 3, 4, 7, 16, 33, 299] {
-            let (head, tail) = (try draws(distribution, cut, first: 5), try draws(distribution, 300 - cut, first: 5 + UInt64(cut)))
+            let (head, tail) = (
+                try draws(distribution, cut, first: 5), try draws(distribution, 300 - cut, first: 5 + UInt64(cut))
+            )
             expectSameBits(head, whole[0..<cut], "first \(cut)")
             expectSameBits(tail, whole[cut..<300], "after \(cut)")
         }
@@ -38,7 +40,9 @@ import Testing
     }
 
     /// Mean and deviation of each distribution, within five standard errors.
-    @Test(arguments: zip(distributions, [(0.5, 5 / 12.0.squareRoot()), (1, 0.5), (0.577216, Double.pi / 6.0.squareRoot())]))
+    @Test(
+        arguments: zip(
+            distributions, [(0.5, 5 / 12.0.squareRoot()), (1, 0.5), (0.577216, Double.pi / 6.0.squareRoot())]))
     func `have the mean and deviation of their distribution`(
         distribution: RandomDistribution, expected: (mean: Double, deviation: Double)
     ) throws {

@@ -30,7 +30,9 @@ import Testing
     }
 
     @Test(arguments: sizes, floatingTypes)
-    func `are combined by weight, forward and backward`(size: (tokens: Int, choices: Int, width: Int), dtype: DType) throws {
+    func `are combined by weight, forward and backward`(size: (tokens: Int, choices: Int, width: Int), dtype: DType)
+        throws
+    {
         let (tokens, choices, width) = size
         let slots = tokens * choices
         var generator = SeededGenerator(seed: 4)
@@ -48,9 +50,12 @@ import Testing
                 let y = try backend.random(tokens, width, dtype: dtype, seed: 3)
                 var expected = adds ? y.doubles : Array(repeating: 0, count: y.count)
                 for (slot, row) in rowOfSlot.enumerated() where row >= 0 {
-                    for d in 0..<width { expected[slot / choices * width + d] += weight(slot) * values[row * width + d] }
+                    for d in 0..<width {
+                        expected[slot / choices * width + d] += weight(slot) * values[row * width + d]
+                    }
                 }
-                try backend.combineRows(rows, slotToRow: slotToRow, weights: factors, choices: choices, into: y, adds: adds)
+                try backend.combineRows(
+                    rows, slotToRow: slotToRow, weights: factors, choices: choices, into: y, adds: adds)
                 expectClose(y, expected, "combine \(size) \(dtype), adds \(adds)")
             }
             let drows = try backend.sentinel(slots, width, dtype: dtype)
@@ -64,7 +69,8 @@ import Testing
                 }
             }
             try backend.combineRowsBackward(
-                dy, rows: rows, slotToRow: slotToRow, weights: factors, choices: choices, drows: drows, dweights: dweights)
+                dy, rows: rows, slotToRow: slotToRow, weights: factors, choices: choices, drows: drows,
+                dweights: dweights)
             expectClose(drows, expectedRows, "gradient of rows \(size) \(dtype)")
             expectClose(dweights, expectedWeights, "gradient of weights \(size) \(dtype)")
             let alone = try backend.sentinel(tokens, choices)
@@ -90,7 +96,8 @@ import Testing
 @Suite struct `Embeddings` {
     let backend = CPUBackend(threadCount: 2)
 
-    @Test(arguments: [(1, 1, 1), (17, 5, 33), (300, 200, 20)], [(DType.f32, DType.f32), (.bf16, .f32), (.bf16, .bf16)])
+    @Test(
+        arguments: [(1, 1, 1), (17, 5, 33), (300, 200, 20)], [(DType.f32, DType.f32), (.bf16, .f32), (.bf16, .bf16)])
     func `look rows up, and add each token's gradient to its row`(
         size: (tokens: Int, vocabulary: Int, width: Int), types: (values: DType, gradient: DType)
     ) throws {

@@ -99,7 +99,9 @@ import Testing
                 if counted.isEmpty { return total }
                 var loads = Array(repeating: 0.0, count: experts)
                 for token in counted {
-                    for slot in token * choices..<(token + 1) * choices where ids[slot] >= 0 { loads[ids[slot]] += weights[slot] }
+                    for slot in token * choices..<(token + 1) * choices where ids[slot] >= 0 {
+                        loads[ids[slot]] += weights[slot]
+                    }
                 }
                 let mean = loads.reduce(0, +) / Double(experts)
                 let variance = loads.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(experts)

@@ -59,7 +59,8 @@ import Testing
         try backend.logSumExp(x, into: sums)
         let values = x.doubles
         expectClose(
-            sums, (0..<rows).map { row in log((0..<width).reduce(0) { $0 + exp(values[row * width + $1]) }) }, "log-sum-exp")
+            sums, (0..<rows).map { row in log((0..<width).reduce(0) { $0 + exp(values[row * width + $1]) }) },
+            "log-sum-exp")
     }
 
     @Test func `softmax survives large logits`() throws {
@@ -74,13 +75,16 @@ import Testing
         let scores = try backend.random(tokens, experts, seed: 1, rowPadding: 2)
         let bias = try backend.random(experts, seed: 2)
         for hasBias in [false, true] {
-            let ids = try backend.allocator.integers(Array(repeating: -9, count: tokens * choices), Shape(tokens, choices))
+            let ids = try backend.allocator.integers(
+                Array(repeating: -9, count: tokens * choices), Shape(tokens, choices))
             let values = try backend.sentinel(tokens, choices)
             try backend.topK(scores, bias: hasBias ? bias : nil, ids: ids, values: values)
             let (all, offsets) = (scores.floats(), bias.floats())
             let (found, chosen) = (values.floats(), ids.array(of: Int32.self).map(Int.init))
             for token in 0..<tokens {
-                let row = all[token * experts..<(token + 1) * experts].enumerated().map { $1 + (hasBias ? offsets[$0] : 0) }
+                let row = all[token * experts..<(token + 1) * experts].enumerated().map {
+                    $1 + (hasBias ? offsets[$0] : 0)
+                }
                 let expected = row.indices.sorted { row[$0] != row[$1] ? row[$0] > row[$1] : $0 < $1 }.prefix(choices)
                 let range = token * choices..<(token + 1) * choices
                 #expect(Array(chosen[range]) == Array(expected), "token \(token), bias \(hasBias)")
@@ -92,8 +96,10 @@ import Testing
     @Test func `top-k gives ties to the lowest id, and NaN to nobody who has a choice`() throws {
         let nan = Float.nan
         let rows: [([Float], [Int32])] = [
-            ([1, 2, 2, 2, 0], [1, 2, 3]), ([0, -0.0, 0, -0.0, -1], [0, 1, 2]), ([nan, 5, nan, -.infinity, nan], [1, 3, 0]),
-            ([nan, nan, nan, nan, nan], [0, 1, 2]), ([.infinity, 1, .infinity, nan, 1], [0, 2, 1]), ([3, 3, 3, 3, 3], [0, 1, 2]),
+            ([1, 2, 2, 2, 0], [1, 2, 3]), ([0, -0.0, 0, -0.0, -1], [0, 1, 2]),
+            ([nan, 5, nan, -.infinity, nan], [1, 3, 0]),
+            ([nan, nan, nan, nan, nan], [0, 1, 2]), ([.infinity, 1, .infinity, nan, 1], [0, 2, 1]),
+            ([3, 3, 3, 3, 3], [0, 1, 2]),
         ]
         let scores = try backend.allocator.tensor(rows.flatMap(\.0), Shape(rows.count, 5))
         let ids = try backend.empty(Shape(rows.count, 3), .i32)
@@ -110,11 +116,14 @@ import Testing
     }
 
     @Test(arguments: [(1, 1, 1), (17, 4, 2), (100, 64, 6), (257, 3, 1), (50, 8, 8)], [0, 0.3, 1] as [Double])
-    func `sorting by expert is stable and complete`(size: (tokens: Int, experts: Int, choices: Int), dropped: Double) throws {
+    func `sorting by expert is stable and complete`(size: (tokens: Int, experts: Int, choices: Int), dropped: Double)
+        throws
+    {
         var generator = SeededGenerator(seed: 4)
         let slots = size.tokens * size.choices
         let ids = (0..<slots).map { _ in
-            Double.random(in: 0..<1, using: &generator) < dropped ? -1 : Int.random(in: 0..<size.experts, using: &generator)
+            Double.random(in: 0..<1, using: &generator) < dropped
+                ? -1 : Int.random(in: 0..<size.experts, using: &generator)
         }
         let permutation = try backend.sortByExpert(
             try backend.allocator.integers(ids, Shape(size.tokens, size.choices)), experts: size.experts)

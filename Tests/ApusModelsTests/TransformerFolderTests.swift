@@ -56,8 +56,9 @@ import Testing
             let stored = try fixture.weights(parameter.name)
             #expect(found.dtype == (parameter.role == .router ? .f32 : .bf16))
             #expect(
-                found.floats() == (parameter.role == .router
-                    ? stored.floats() : stored.floats().map { Float(bitPattern: UInt32(bfloat16Bits($0)) << 16) }),
+                found.floats()
+                    == (parameter.role == .router
+                        ? stored.floats() : stored.floats().map { Float(bitPattern: UInt32(bfloat16Bits($0)) << 16) }),
                 "\(parameter.name)")
         }
     }

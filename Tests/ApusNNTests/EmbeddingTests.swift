@@ -17,7 +17,9 @@ import Testing
         let layer = Embedding(table: table, positionTable: positions)
         let tokens = try backend.allocator.integers([3, 3, 10, 0, 7, 3, 1])
         let layout = try TokenLayout.sequences([4, 3], startingAt: [0, 5], allocator: backend.allocator)
-        try check.expect("embedding", inputs: []) { tape, _ in [try layer(tokens, ForwardContext(tape: tape, layout: layout))] }
+        try check.expect("embedding", inputs: []) { tape, _ in
+            [try layer(tokens, ForwardContext(tape: tape, layout: layout))]
+        }
     }
 
     @Test func `adds the rows of token and position`() throws {
@@ -25,7 +27,8 @@ import Testing
         _ = try Placed([table, positions], backend)
         let layout = try TokenLayout.sequences([2, 1], startingAt: [0, 8], allocator: backend.allocator)
         let context = ForwardContext(tape: Tape(backend: backend, isRecording: false), layout: layout)
-        let y = try Embedding(table: table, positionTable: positions)(try backend.allocator.integers([4, 0, 4]), context)
+        let y = try Embedding(table: table, positionTable: positions)(
+            try backend.allocator.integers([4, 0, 4]), context)
         let (rows, offsets) = (try table.acquire(on: .cpu).doubles, try positions.acquire(on: .cpu).doubles)
         let expected: [Double] = zip([4, 0, 4], [0, 1, 8]).flatMap { (token: Int, place: Int) -> [Double] in
             (0..<3).map { (column: Int) -> Double in rows[token * 3 + column] + offsets[place * 3 + column] }

@@ -11,11 +11,14 @@ import Testing
     let backend = CPUBackend(threadCount: 2)
     static let targets = [3, -1, 0, 12, -100, 7, 7, 1, -1, 5, 2]
 
-    private func fixture(chunk: Int, precision: Precision = .f32) throws -> (LanguageModelLoss, Placed, Tensor, Tensor) {
+    private func fixture(chunk: Int, precision: Precision = .f32) throws -> (LanguageModelLoss, Placed, Tensor, Tensor)
+    {
         let weight = parameter("head", 13, 8)
         let placed = try Placed([weight], backend, precision: precision)
         let x = try backend.allocator.random(Shape(Self.targets.count, 8), precision.modelType, seed: 2)
-        return (LanguageModelLoss(weight: weight, chunk: chunk), placed, x, try backend.allocator.integers(Self.targets))
+        return (
+            LanguageModelLoss(weight: weight, chunk: chunk), placed, x, try backend.allocator.integers(Self.targets)
+        )
     }
 
     @Test(arguments: [1, 4, 11, 4096])
@@ -35,7 +38,8 @@ import Testing
         try check.expect(try #require(tape.gradient(of: leaf)).floats(), of: x, "hidden states", loss: loss)
         let weight = try #require(placed.store["head"])
         try check.expect(
-            try #require(weight.gradient).floats(), of: try weight.acquire(on: .cpu), "head, chunks of \(chunk)", loss: loss)
+            try #require(weight.gradient).floats(), of: try weight.acquire(on: .cpu), "head, chunks of \(chunk)",
+            loss: loss)
     }
 
     @Test(arguments: [1, 4, 11, 4096])

@@ -16,7 +16,9 @@ struct Placed {
     }
 
     func zeroGradients() throws {
-        for group in store.groups { if let gradients = group.gradients { try (backend as any Backend).fill(gradients, with: 0) } }
+        for group in store.groups {
+            if let gradients = group.gradients { try (backend as any Backend).fill(gradients, with: 0) }
+        }
     }
 
     /// The gradient of every parameter, by name.
@@ -26,7 +28,8 @@ struct Placed {
 }
 
 /// A parameter of normal draws, norms and biases included, so that no derivative is special.
-func parameter(_ name: String, _ dimensions: Int..., deviation: Float = 0.5, role: ParameterRole = .dense) -> Parameter {
+func parameter(_ name: String, _ dimensions: Int..., deviation: Float = 0.5, role: ParameterRole = .dense) -> Parameter
+{
     Parameter(name, Shape(dimensions), role: role, initializer: .normal(deviation: deviation))
 }
 

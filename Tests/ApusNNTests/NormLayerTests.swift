@@ -27,7 +27,8 @@ import Testing
     func `adds a residual whichever of its outputs are used`(outputs: [Int], isLayerNorm: Bool) throws {
         let (norm, check) = try layer(20, isLayerNorm: isLayerNorm)
         let inputs = [
-            try backend.allocator.random(Shape(9, 20), seed: 2, scale: 2), try backend.allocator.random(Shape(9, 20), seed: 3),
+            try backend.allocator.random(Shape(9, 20), seed: 2, scale: 2),
+            try backend.allocator.random(Shape(9, 20), seed: 3),
         ]
         try check.expect("residual norm, outputs \(outputs)", inputs: inputs, usingOutputs: outputs) { tape, x in
             let result = try norm.addingResidual(x[0], x[1], on: tape)

@@ -7,7 +7,9 @@ import Testing
 @Suite struct `A parameter store` {
     let backend = CPUBackend(threadCount: 2)
 
-    private func store(_ parameters: [Parameter], precision: Precision = .f32, isTrained: Bool = true) throws -> ParameterStore {
+    private func store(_ parameters: [Parameter], precision: Precision = .f32, isTrained: Bool = true) throws
+        -> ParameterStore
+    {
         try ParameterStore(parameters, backend: backend, precision: precision, isTrained: isTrained)
     }
 
@@ -77,7 +79,8 @@ import Testing
     @Test func `refuses two parameters of one name`() async {
         await #expect(processExitsWith: .failure) {
             _ = try ParameterStore(
-                [parameter("a", 2), parameter("a", 2)], backend: CPUBackend(threadCount: 1), precision: .f32, isTrained: true)
+                [parameter("a", 2), parameter("a", 2)], backend: CPUBackend(threadCount: 1), precision: .f32,
+                isTrained: true)
         }
     }
 

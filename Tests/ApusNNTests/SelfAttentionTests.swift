@@ -59,10 +59,12 @@ struct AttentionOptions: CustomTestStringConvertible {
         let layer = SelfAttention(
             layer: 0,
             shape: SelfAttention.Shape(
-                heads: options.heads, keyValueHeads: options.keyValueHeads, headWidth: Self.headWidth, window: options.window,
+                heads: options.heads, keyValueHeads: options.keyValueHeads, headWidth: Self.headWidth,
+                window: options.window,
                 clip: options.clip),
             projection: Linear(weight: projection, bias: bias), output: Linear(weight: output), queryKeyNorm: norm,
-            rotary: options.hasRotary ? try backend.rotaryTable(positions: 32, headWidth: Self.headWidth, theta: 100) : nil)
+            rotary: options.hasRotary
+                ? try backend.rotaryTable(positions: 32, headWidth: Self.headWidth, theta: 100) : nil)
         return (layer, parameters)
     }
 
@@ -99,7 +101,8 @@ struct AttentionOptions: CustomTestStringConvertible {
             var values = randomValues(14 * Self.width, seed: 2)
             if let token { for column in 0..<Self.width { values[token * Self.width + column] += 1 } }
             let context = ForwardContext(tape: Tape(backend: backend, isRecording: false), layout: layout)
-            return try layer(.constant(try backend.allocator.floating(values, Shape(14, Self.width))), context).tensor.floats()
+            return try layer(.constant(try backend.allocator.floating(values, Shape(14, Self.width))), context).tensor
+                .floats()
         }
         let before = try run(changing: nil)
         for (token, reach) in [(0, 0..<5), (3, 3..<5), (5, 5..<9), (8, 8..<9), (9, 9..<14), (13, 13..<14)] {

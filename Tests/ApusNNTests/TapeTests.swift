@@ -8,7 +8,9 @@ import Testing
 @Suite struct `The tape` {
     let backend = CPUBackend(threadCount: 2)
 
-    private func values(_ count: Int = 6, seed: UInt64 = 1) throws -> Tensor { try backend.allocator.random(Shape(count), seed: seed) }
+    private func values(_ count: Int = 6, seed: UInt64 = 1) throws -> Tensor {
+        try backend.allocator.random(Shape(count), seed: seed)
+    }
 
     /// `factor * x`, with an adjoint that writes over the gradient it takes: what sharing must survive.
     private func scaled(_ x: Variable, by factor: Float, on tape: Tape) throws -> Variable {
@@ -125,7 +127,9 @@ import Testing
         let x = tape.leaf(try values())
         let ran = Mutex<[String]>([])
         for (name, runsAlways) in [("idle", false), ("exchange", true)] {
-            _ = tape.record(name, inputs: [x], outputs: [x.tensor], runsAlways: runsAlways) { _ in ran.withLock { $0.append(name) } }
+            _ = tape.record(name, inputs: [x], outputs: [x.tensor], runsAlways: runsAlways) { _ in
+                ran.withLock { $0.append(name) }
+            }
         }
         try tape.backward()
         let names = ran.withLock { $0 }

@@ -33,7 +33,8 @@ struct TinyModel {
 
     /// - Parameter lengths: Of the sequences; their tokens and targets are drawn from a fixed seed.
     init(
-        _ backend: CPUBackend, blocks count: Int = 2, lengths: [Int] = [9, 14], precision: Precision = .f32, seed: UInt64 = 1,
+        _ backend: CPUBackend, blocks count: Int = 2, lengths: [Int] = [9, 14], precision: Precision = .f32,
+        seed: UInt64 = 1,
         chunk: Int = 8
     ) throws {
         let (width, head) = (Self.width, Self.headWidth)
@@ -58,10 +59,12 @@ struct TinyModel {
                 attention: SelfAttention(
                     layer: index, shape: SelfAttention.Shape(heads: 4, keyValueHeads: 2, headWidth: head),
                     projection: Linear(weight: make("\(index).projection", 8 * head, width)),
-                    output: Linear(weight: make("\(index).output", width, 4 * head)), queryKeyNorm: norm, rotary: rotary),
+                    output: Linear(weight: make("\(index).output", width, 4 * head)), queryKeyNorm: norm, rotary: rotary
+                ),
                 between: Norm(weight: scale("\(index).between", width), epsilon: 1e-5),
                 feedForward: FeedForward(
-                    input: make("\(index).up", 2 * Self.hidden, width), output: make("\(index).down", width, Self.hidden),
+                    input: make("\(index).up", 2 * Self.hidden, width),
+                    output: make("\(index).down", width, Self.hidden),
                     activation: .swiglu))
         }
         loss = LanguageModelLoss(weight: make("head", Self.vocabulary, width), chunk: chunk)
@@ -69,7 +72,8 @@ struct TinyModel {
         layout = try TokenLayout.sequences(lengths, allocator: backend.allocator)
         var generator = SeededGenerator(seed: 77)
         let count = layout.tokenCount
-        tokens = try backend.allocator.integers((0..<count).map { _ in Int.random(in: 0..<Self.vocabulary, using: &generator) })
+        tokens = try backend.allocator.integers(
+            (0..<count).map { _ in Int.random(in: 0..<Self.vocabulary, using: &generator) })
         targets = try backend.allocator.integers(
             (0..<count).map { $0 % 7 == 6 ? -1 : Int.random(in: 0..<Self.vocabulary, using: &generator) })
     }

@@ -51,8 +51,10 @@ import Testing
         let store = try store()
         let optimizer = try optimizer(store)
         var reference = store.groups.map { group in
-            (weights: group.weights.doubles, first: [Double](repeating: 0, count: group.weights.count),
-             second: [Double](repeating: 0, count: group.weights.count))
+            (
+                weights: group.weights.doubles, first: [Double](repeating: 0, count: group.weights.count),
+                second: [Double](repeating: 0, count: group.weights.count)
+            )
         }
         let scale = 0.5
         let factor = try backend.allocator.tensor([Float(scale)], Shape(1))
@@ -69,7 +71,8 @@ import Testing
                     let first = reference[index].first[i] / (1 - pow(0.8, Double(step)))
                     let second = reference[index].second[i] / (1 - pow(0.9, Double(step)))
                     let weight = reference[index].weights[i]
-                    reference[index].weights[i] = weight * (1 - rate * decay) - rate * first / (second.squareRoot() + 1e-6)
+                    reference[index].weights[i] =
+                        weight * (1 - rate * decay) - rate * first / (second.squareRoot() + 1e-6)
                 }
             }
             try optimizer.step(learningRate: rate, gradientScale: factor, backend: backend)
@@ -79,7 +82,8 @@ import Testing
         for (index, group) in store.groups.enumerated() {
             expectClose(group.weights, reference[index].weights, "\(group.parameters[0].name)")
             expectClose(optimizer.states[index].first, reference[index].first, "first of \(group.parameters[0].name)")
-            expectClose(optimizer.states[index].second, reference[index].second, "second of \(group.parameters[0].name)")
+            expectClose(
+                optimizer.states[index].second, reference[index].second, "second of \(group.parameters[0].name)")
         }
     }
 

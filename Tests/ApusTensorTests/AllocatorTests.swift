@@ -63,7 +63,9 @@ import Testing
         let allocator = CachingAllocator(limit: 4 << 20)
         let weights = try allocator.allocate(byteCount: 1 << 20, purpose: .parameters)
         let activations = try allocator.allocate(byteCount: 2 << 20, purpose: .activations)
-        let error = #expect(throws: TensorError.self) { try allocator.allocate(byteCount: 3 << 19, purpose: .workspace) }
+        let error = #expect(throws: TensorError.self) {
+            try allocator.allocate(byteCount: 3 << 19, purpose: .workspace)
+        }
         let text = "\(try #require(error))"
         #expect(text.contains("1.5 MiB asked for workspace"))
         #expect(text.contains("held 3 MiB of the 4 MiB allowed"))
@@ -105,7 +107,8 @@ import Testing
     }
 
     @Test(arguments: [
-        (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"), (3_489_660_928, "3.25 GiB"),
+        (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"),
+        (3_489_660_928, "3.25 GiB"),
         (1_085_276, "1.03 MiB"), (5 << 40, "5 TiB"),
     ])
     func `prints sizes for people`(bytes: Int, text: String) { #expect(formatBytes(bytes) == text) }

@@ -45,7 +45,9 @@ import Testing
         let again = try gradients(training, microBatch: 4, checkpointing: true)
         #expect(kept.result.loss.bitPattern == again.result.loss.bitPattern)
         #expect(kept.result.routing.balance == again.result.routing.balance)
-        for (left, right) in zip(again.gradients, kept.gradients) { expectSameBits(left.values, right.values, left.name) }
+        for (left, right) in zip(again.gradients, kept.gradients) {
+            expectSameBits(left.values, right.values, left.name)
+        }
     }
 
     @Test func `capacity is formed for each routing group`() throws {
@@ -66,7 +68,9 @@ import Testing
             #expect(left.loss.bitPattern == right.loss.bitPattern)
             #expect(left.gradientNorm.bitPattern == right.gradientNorm.bitPattern)
         }
-        for (left, right) in zip(try three.tensors, try one.tensors) { expectSameBits(left.tensor, right.tensor, left.name) }
+        for (left, right) in zip(try three.tensors, try one.tensors) {
+            expectSameBits(left.tensor, right.tensor, left.name)
+        }
     }
 
     @Test(arguments: TrainingCase.all + [.pooled], Precision.allCases)

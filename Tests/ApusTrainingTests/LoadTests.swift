@@ -34,7 +34,8 @@ private func summary(_ layers: [RoutingSummary.Layer]) -> RoutingSummary {
         #expect(warnings(&monitor, [0, 4, 0, 6], steps: LoadMonitor.window - 1).isEmpty)
         #expect(warnings(&monitor, [1, 4, 0, 6], steps: 1).first?.text.contains("expert 2 got") == true)
         var other = LoadMonitor()
-        #expect(warnings(&other, [0, 4, 0, 6], steps: LoadMonitor.window).first?.text.contains("expert 0, 2 got") == true)
+        #expect(
+            warnings(&other, [0, 4, 0, 6], steps: LoadMonitor.window).first?.text.contains("expert 0, 2 got") == true)
     }
 
     @Test func `a collapsed layer is told once, and again after it has recovered`() {
@@ -63,7 +64,9 @@ private func summary(_ layers: [RoutingSummary.Layer]) -> RoutingSummary {
             told += monitor.observe(summary([(0, [1, 1]), (5, [0, 2]), (9, [2, 0])])) { _ in 1 }
         }
         #expect(told.count == 2)
-        #expect(told.contains { $0.hasPrefix("layer 5: expert 0 ") } && told.contains { $0.hasPrefix("layer 9: expert 1 ") })
+        #expect(
+            told.contains { $0.hasPrefix("layer 5: expert 0 ") } && told.contains { $0.hasPrefix("layer 9: expert 1 ") }
+        )
     }
 }
 

@@ -46,10 +46,13 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
     }
 
     @Test(arguments: [
-        (1.25, 2, "1.25"), (-1.005, 1, "-1.0"), (0.999, 2, "1.00"), (-0.001, 2, "0.00"), (12, 0, "12"), (0.06, 1, "0.1"),
+        (1.25, 2, "1.25"), (-1.005, 1, "-1.0"), (0.999, 2, "1.00"), (-0.001, 2, "0.00"), (12, 0, "12"),
+        (0.06, 1, "0.1"),
         (1e300, 2, "1e+300"), (.infinity, 1, "inf"),
     ])
-    func `decimals are rounded`(_ value: Double, _ digits: Int, _ text: String) { #expect(decimal(value, digits) == text) }
+    func `decimals are rounded`(_ value: Double, _ digits: Int, _ text: String) {
+        #expect(decimal(value, digits) == text)
+    }
 }
 
 @Suite struct MetricsFileTests {
@@ -73,7 +76,8 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
         let scratch = try Scratch()
         let path = "\(scratch.path)/metrics.jsonl"
         let lines = (1...12).map { metrics(step: $0).json }.joined(separator: "\n")
-        for cut in [lines + "\n", lines, String(lines.dropLast(40)), lines + "\nrubbish\n\n", lines + "\n{\"step\": 5"] {
+        for cut in [lines + "\n", lines, String(lines.dropLast(40)), lines + "\nrubbish\n\n", lines + "\n{\"step\": 5"]
+        {
             try scratch.write("metrics.jsonl", cut.utf8)
             let file = try MetricsFile(path: path, afterStep: 9)
             try file.append(metrics(step: 10))

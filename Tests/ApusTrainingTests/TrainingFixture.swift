@@ -35,7 +35,8 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
             testDescription: "capacity by random token selection, groups of two, checkpointed",
             model: decoder(
                 moe(
-                    router: RouterConfiguration(jitter: 0.05), policy: .capacity(factor: 0.7, minimum: 1, order: .random),
+                    router: RouterConfiguration(jitter: 0.05),
+                    policy: .capacity(factor: 0.7, minimum: 1, order: .random),
                     losses: RouterLosses(balance: 0.02, z: 0.01)), keyValueHeads: 1),
             routingGroup: 2, checkpointing: true),
         TrainingCase(
@@ -48,7 +49,8 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
             testDescription: "sigmoid with selection bias, head norm, checkpointed",
             model: decoder(
                 moe(
-                    router: RouterConfiguration(scoring: .sigmoid, renormalizes: true, weightScale: 1.5, biasRate: 0.05),
+                    router: RouterConfiguration(
+                        scoring: .sigmoid, renormalizes: true, weightScale: 1.5, biasRate: 0.05),
                     losses: RouterLosses(balance: 0.02)), queryKeyNorm: .head), checkpointing: true),
         TrainingCase(
             testDescription: "learned positions, LayerNorm, residual expert, padded by position",

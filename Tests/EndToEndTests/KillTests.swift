@@ -18,7 +18,8 @@ import Testing
         while killed < Self.kills {
             let before = scratch.steps().last ?? 0
             try #require(before < steps, "the run ended after \(killed) kills")
-            let command = try TrainCommand(scratch.arguments(before > 0 ? ["--resume"] : [], set: settings), in: scratch)
+            let command = try TrainCommand(
+                scratch.arguments(before > 0 ? ["--resume"] : [], set: settings), in: scratch)
             let target = before + Int.random(in: 0...2, using: &generator)
             // Every other kill waits for a save to begin, and then for some part of it.
             command.wait { scratch.steps().last ?? 0 >= target }
@@ -47,7 +48,8 @@ import Testing
         content[content.count / 2] ^= 16
         try scratch.write(file, content)
         let command = try scratch.train(["--resume"])
-        #expect(command.output.contains("a checkpoint is damaged") && command.output.contains(file), "\(command.output)")
+        #expect(
+            command.output.contains("a checkpoint is damaged") && command.output.contains(file), "\(command.output)")
         #expect(command.output.contains("steps 7 to 8"), "\(command.output)")
         scratch.expectSameEnd("run", "whole")
     }

@@ -12,7 +12,10 @@ final class TrainCommand {
     }
 
     /// How a process ended.
-    enum End: Equatable { case exit(Int32), signal(Int32) }
+    enum End: Equatable {
+        case exit(Int32)
+        case signal(Int32)
+    }
 
     let process: pid_t
     private let prefix: String
@@ -28,11 +31,19 @@ final class TrainCommand {
         for (descriptor, name) in [(STDOUT_FILENO, "out"), (STDERR_FILENO, "err")] {
             posix_spawn_file_actions_addopen(&actions, descriptor, "\(prefix).\(name)", O_WRONLY | O_CREAT, 0o600)
         }
+        // The threads of a test runner may block signals, and a process inherits what is blocked.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var mask = sigset_t()
+        sigemptyset(&mask)
+        posix_spawnattr_setsigmask(&attributes, &mask)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var words = ([binary] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
         var process: pid_t = 0
         try #require(
-            posix_spawn(&process, binary, &actions, nil, &words, environ) == 0,
+            posix_spawn(&process, binary, &actions, &attributes, &words, environ) == 0,
             "no program at '\(binary)': build with 'make build', or name it with APUS_BINARY")
         self.process = process
     }
@@ -121,7 +132,8 @@ final class TrainScratch {
     /// Trains to the end and expects it to go well.
     @discardableResult
     func train(
-        _ more: [String] = [], out: String = "run", set: [String] = [], sourceLocation: SourceLocation = #_sourceLocation
+        _ more: [String] = [], out: String = "run", set: [String] = [],
+        sourceLocation: SourceLocation = #_sourceLocation
     ) throws -> TrainCommand {
         let command = try TrainCommand(arguments(more, out: out, set: set), in: self)
         #expect(command.wait() == .exit(0), "\(command.errors)", sourceLocation: sourceLocation)
@@ -131,6 +143,9 @@ final class TrainScratch {
     func bytes(_ name: String) -> [UInt8]? { FileManager.default.contents(atPath: "\(path)/\(name)").map { Array($0) } }
 
     func names(_ folder: String) -> [String] { folderNames("\(path)/\(folder)") }
+
+    /// How many lines a run's metrics have so far.
+    func lines(_ out: String = "run") -> Int { bytes("\(out)/metrics.jsonl")?.count { $0 == 0x0A } ?? 0 }
 
     /// The steps of the checkpoints of a run.
     func steps(_ out: String = "run") -> [Int] { names("\(out)/checkpoints").compactMap { Int($0.dropFirst(5)) } }

@@ -60,7 +60,7 @@ import Testing
         let settings = ["output.save_every=0", "data.path=\(scratch.path)/text.txt"]
         try scratch.train(["--steps", "400"], out: "whole", set: settings)
         let command = try TrainCommand(scratch.arguments(["--steps", "400"], set: settings), in: scratch)
-        command.wait { (try? scratch.metrics().count) ?? 0 >= 3 }
+        command.wait { scratch.lines() >= 3 }
         command.send(signal)
         #expect(command.wait() == .exit(0), "\(command.errors)")
         let steps = scratch.steps()
@@ -98,7 +98,8 @@ import Testing
             #expect(end != .exit(0) && end != .signal(SIGILL) && end != .signal(SIGTRAP), "\(arguments)")
             for part in says { #expect(command.errors.contains(part), "\(arguments): \(command.errors)") }
         }
-        try scratch.write("text.txt", Array("another text, as long as it takes to be one ".utf8) + Array(repeating: 65, count: 4000))
+        try scratch.write(
+            "text.txt", Array("another text, as long as it takes to be one ".utf8) + Array(repeating: 65, count: 4000))
         let command = try TrainCommand(scratch.arguments(["--resume", "--steps", "9"]), in: scratch)
         #expect(command.wait() != .exit(0))
         #expect(command.errors.contains("is not the text that the run began with"), "\(command.errors)")
@@ -106,11 +107,13 @@ import Testing
         #expect(scratch.bytes("run/metrics.jsonl") == before[0] && scratch.bytes("run/recipe.yaml") == before[1])
     }
 
-    @Test(arguments: [
-        (nil, "cannot be read"), ([], "is empty"), ([72, 105, 0, 33], "is not text: byte 0 at offset 2"),
-        (Array(repeating: 65, count: 30), "tokens of training text"),
-    ] as [([UInt8]?, String)])
-    func `text that cannot be trained on is refused before anything is written`(_ text: [UInt8]?, _ says: String) throws {
+    @Test(
+        arguments: [
+            (nil, "cannot be read"), ([], "is empty"), ([72, 105, 0, 33], "is not text: byte 0 at offset 2"),
+            (Array(repeating: 65, count: 30), "tokens of training text"),
+        ] as [([UInt8]?, String)])
+    func `text that cannot be trained on is refused before anything is written`(_ text: [UInt8]?, _ says: String) throws
+    {
         if let text { try scratch.write("bad.txt", text) }
         let command = try TrainCommand(scratch.arguments(set: ["data.path=\(scratch.path)/bad.txt"]), in: scratch)
         #expect(command.wait() == .exit(1))

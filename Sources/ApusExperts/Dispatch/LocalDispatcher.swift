@@ -1,5 +1,5 @@
-public import ApusNN
 import ApusKernels
+public import ApusNN
 import ApusTensor
 
 // Shape letters: T tokens, D model width, K choices per token, R routed rows.
@@ -40,7 +40,7 @@ public struct LocalDispatcher: Dispatcher {
         let inputs = [results, weights] + (base.map { [$0] } ?? [])
         let combined = tape.record("combine", inputs: inputs, output: y) { flow in
             guard let dy = flow.takeOutput() else { return }
-            // Only padded rows are read without being named by a slot; they must not carry garbage into weight gradients.
+            // Only padded rows are read without being named by a slot; what they hold would reach weight gradients.
             let drows = try flow.backend.empty(results.shape, results.dtype)
             if decision.isPadded { try flow.backend.fill(drows, with: 0) }
             let dweights = try flow.backend.empty(weights.shape, .f32)

@@ -1,5 +1,5 @@
-public import ApusNN
 import ApusKernels
+public import ApusNN
 import ApusTensor
 
 // Shape letters: T tokens, D model width.

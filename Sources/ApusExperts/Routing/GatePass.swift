@@ -32,7 +32,9 @@ struct GatePass {
             try backward(flow, weights: weights, ruleScores: ruleScores, groups: groups, mask: layout.tokenMask)
         }
         var values: [RouterLossKind: Tensor] = [:]
-        if router.losses.scope == .layer { values[.balance] = try terms.addBalance(outputs[1], counts: counts, on: tape) }
+        if router.losses.scope == .layer {
+            values[.balance] = try terms.addBalance(outputs[1], counts: counts, on: tape)
+        }
         if router.losses.z > 0 { values[.z] = try terms.addLogits(outputs[2], on: tape) }
         if router.losses.importance > 0 {
             values[.importance] = try terms.addImportance(

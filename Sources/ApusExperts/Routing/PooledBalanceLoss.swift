@@ -1,14 +1,14 @@
+import ApusKernels
 public import ApusNN
 public import ApusTensor
-import ApusKernels
 
 // Shape letters: E experts, K choices per token.
 
 /// The balance loss over all layers' scores at once (`balance: pooled`): what Hugging Face models compute.
 ///
-/// `share * E * sum over e of F[e] * P[e]`, with F the choices of e over all layers divided by the number of (layer, token)
-/// pairs (they sum to K), P the mean probability over the same pairs, and `share` this pass's part of the tokens of the
-/// global batch that count.
+/// `share * E * sum over e of F[e] * P[e]`, with F the choices of e over all layers divided by the number of
+/// (layer, token) pairs (they sum to K), P the mean probability over the same pairs, and `share` this pass's part of
+/// the tokens of the global batch that count.
 public enum PooledBalanceLoss {
     /// Adds `coefficient` times the loss as roots and returns its value (1) `f32` before the coefficient, or `nil` when
     /// there is no layer or one without probabilities. All layers have the same number of experts.

@@ -6,8 +6,8 @@ import ApusTensor
 
 /// The auxiliary losses of one layer: their values, and their gradients as roots on the tape.
 ///
-/// Each is a mean over the tokens of the global batch that count, formed group by group: a group of `T_g` of them weighs
-/// `T_g / T`. So the sum over micro-batches and ranks is the same however the batch is cut.
+/// Each is a mean over the tokens of the global batch that count, formed group by group: a group of `T_g` of them
+/// weighs `T_g / T`. So the sum over micro-batches and ranks is the same however the batch is cut.
 struct RouterLossTerms {
     let losses: RouterLosses
     let layout: TokenLayout
@@ -21,8 +21,10 @@ struct RouterLossTerms {
     private var share: Float { 1 / Float(globalTokens) }
 
     /// `E * sum over g of T_g / T * sum over e of f[g, e] * P[g, e]`, f the shares of choices, P the mean probabilities
-    /// (Switch Transformers equation 4). `T_g` cancels, for P is a sum over `T_g` divided by it. The value is formed even
-    /// when the coefficient is 0: it is shown.
+    /// (Switch Transformers equation 4).
+    ///
+    /// `T_g` cancels, for P is a sum over `T_g` divided by it. The value is formed even when the coefficient is 0: it
+    /// is shown.
     func addBalance(_ sums: Variable, counts: Tensor, on tape: Tape) throws -> Tensor {
         try addRoot(sums, losses.balance, on: tape) {
             try tape.backend.balanceLoss(
@@ -39,19 +41,21 @@ struct RouterLossTerms {
         }
     }
 
-    /// `sum over g of T_g / T * CV(load[g])^2`, with `CV^2 = variance / mean^2` over the experts' summed weights (Shazeer
-    /// et al. 2017, equation 7).
+    /// `sum over g of T_g / T * CV(load[g])^2`, with `CV^2 = variance / mean^2` over the experts' summed weights
+    /// (Shazeer et al. 2017, equation 7).
     func addImportance(_ weights: Variable, ids: Tensor, experts: Int, on tape: Tape) throws -> Tensor {
         try addRoot(weights, losses.importance, on: tape) {
             try tape.backend.importanceLoss(
-                weights.tensor, ids: ids, experts: experts, groups: layout.routingGroups, mask: layout.tokenMask, scale: share,
+                weights.tensor, ids: ids, experts: experts, groups: layout.routingGroups, mask: layout.tokenMask,
+                scale: share,
                 into: $0, coefficient: losses.importance, gradient: $1)
         }
     }
 
     /// Lets `form` write the value of a loss and, when one is wanted, its gradient, which becomes a root.
     private func addRoot(
-        _ variable: Variable, _ coefficient: Float, on tape: Tape, _ form: (_ value: Tensor, _ gradient: Tensor?) throws -> Void
+        _ variable: Variable, _ coefficient: Float, on tape: Tape,
+        _ form: (_ value: Tensor, _ gradient: Tensor?) throws -> Void
     ) throws -> Tensor {
         let value = try tape.backend.empty(Shape(1), .f32)
         let isWanted = coefficient != 0 && tape.isRecording

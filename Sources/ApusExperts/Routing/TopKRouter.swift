@@ -53,7 +53,9 @@ public struct TopKRouter: Router {
         let backend = tape.backend
         let input = try jittered(x, layer, context)
         let logits = try backend.empty(Shape(x.shape[0], experts), .f32)
-        try weight.withWeights(on: backend.stream) { try backend.matMul(input.tensor.matrix, $0.transpose, into: logits) }
+        try weight.withWeights(on: backend.stream) {
+            try backend.matMul(input.tensor.matrix, $0.transpose, into: logits)
+        }
         let scores = try backend.empty(logits.shape, .f32)
         switch configuration.scoring {
         case .sigmoid: try backend.sigmoid(logits, into: scores)
@@ -150,7 +152,8 @@ public struct TopKRouter: Router {
                 permutation: try backend.sortByExpert(ids, experts: experts))
         }
         let capacities = layout.routingGroups.map { group in
-            TokenPolicy.capacity(tokens: group.count, experts: experts, choices: choices, factor: factor, minimum: minimum)
+            TokenPolicy.capacity(
+                tokens: group.count, experts: experts, choices: choices, factor: factor, minimum: minimum)
         }
         let priority: CapacityPriority
         switch order {
@@ -158,7 +161,8 @@ public struct TopKRouter: Router {
         case .probability: priority = .score(scores)
         case .random:
             let stream = RandomStream(
-                seed: context.forward.seed, purpose: .tokenSelection, layer: layer, step: context.forward.trainingStep ?? 0)
+                seed: context.forward.seed, purpose: .tokenSelection, layer: layer,
+                step: context.forward.trainingStep ?? 0)
             priority = .random(stream, firstGlobalSlot: UInt64(layout.firstGlobalToken * choices))
         }
         let kept = try backend.empty(ids.shape, .i32)
@@ -169,15 +173,16 @@ public struct TopKRouter: Router {
             ? try backend.padToCapacity(kept, experts: experts, groups: layout.routingGroups, capacities: capacities)
             : try backend.sortByExpert(kept, experts: experts)
         return RoutingDecision(
-            ids: ids, kept: kept, experts: experts, capacities: capacities, isPadded: isPadded, permutation: permutation)
+            ids: ids, kept: kept, experts: experts, capacities: capacities, isPadded: isPadded, permutation: permutation
+        )
     }
 }
 
 extension TokenPolicy {
     /// `C = max(ceil(factor * K * T / E), minimum)`, and never more than the T tokens there are.
     ///
-    /// Computed in `f32`, which rounds 1.1 * 100 / 10 to the 11 that is meant; with the factor widened to `f64` it would
-    /// be above 11, and C 12.
+    /// Computed in `f32`, which rounds 1.1 * 100 / 10 to the 11 that is meant; with the factor widened to `f64` it
+    /// would be above 11, and C 12.
     static func capacity(tokens: Int, experts: Int, choices: Int, factor: Float, minimum: Int) -> Int {
         let wanted = (Float(Double(tokens) / Double(experts)) * (factor * Float(choices))).rounded(.up)
         // Compared before it is an integer: a factor may ask for more than any integer.

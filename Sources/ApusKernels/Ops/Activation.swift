@@ -87,7 +87,8 @@ extension CPUBackend: ActivationOp {
                 let count = min(chunk, da.count - begin)
                 let input = h.rawPointer + begin * width
                 saved.copyMemory(from: input, byteCount: count * width)
-                gradient(activation, h.dtype, da.rawPointer + begin * width, saved, dh.rawPointer + begin * width, count)
+                gradient(
+                    activation, h.dtype, da.rawPointer + begin * width, saved, dh.rawPointer + begin * width, count)
                 if let a { value(activation, h.dtype, saved, a.rawPointer + begin * width, count) }
             }
         }
@@ -117,7 +118,8 @@ extension CPUBackend: ActivationOp {
     }
 
     private func value(
-        _ activation: Activation, _ dtype: DType, _ h: UnsafeMutableRawPointer, _ a: UnsafeMutableRawPointer, _ count: Int
+        _ activation: Activation, _ dtype: DType, _ h: UnsafeMutableRawPointer, _ a: UnsafeMutableRawPointer,
+        _ count: Int
     ) {
         switch (activation, dtype) {
         case (.gelu, .f32): apus_gelu_forward_f32(a.floats, h.floats, count)

@@ -69,7 +69,8 @@ public protocol AttentionOp {
     /// Gradients of queries, keys and values from that of the output; contiguous keys only. Overwrites `dq`, `dk`, `dv`,
     /// which may be slices of one fused gradient.
     func attentionBackward(
-        _ dout: Tensor, q: Tensor, cumulativeLengths: Tensor, kv: KVView, mask: AttentionMask, scale: Float, out: Tensor,
+        _ dout: Tensor, q: Tensor, cumulativeLengths: Tensor, kv: KVView, mask: AttentionMask, scale: Float,
+        out: Tensor,
         logSumExp: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) throws
 }
 
@@ -84,13 +85,15 @@ extension CPUBackend: AttentionOp {
         checkAttention(problem, view)
         let target = attentionOutput(out)
         let units = withUnsafePointer(to: problem) { apus_attention_forward_units($0) }
-        let scratch = try workspace(bytesPerThread: withUnsafePointer(to: problem) { apus_attention_forward_workspace($0) })
+        let scratch = try workspace(
+            bytesPerThread: withUnsafePointer(to: problem) { apus_attention_forward_workspace($0) })
         let sums = logSumExp.map { $0.pointer(to: Float.self) }
         pool.run(parts: units) { unit, thread in
             withUnsafePointer(to: problem) { problem in
                 withUnsafePointer(to: view) { view in
                     withUnsafePointer(to: target) { target in
-                        apus_attention_forward(problem, view, target, sums, scratch.pointer(thread: thread), unit, unit + 1)
+                        apus_attention_forward(
+                            problem, view, target, sums, scratch.pointer(thread: thread), unit, unit + 1)
                     }
                 }
             }
@@ -98,7 +101,8 @@ extension CPUBackend: AttentionOp {
     }
 
     public func attentionBackward(
-        _ dout: Tensor, q: Tensor, cumulativeLengths: Tensor, kv: KVView, mask: AttentionMask, scale: Float, out: Tensor,
+        _ dout: Tensor, q: Tensor, cumulativeLengths: Tensor, kv: KVView, mask: AttentionMask, scale: Float,
+        out: Tensor,
         logSumExp: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
     ) throws {
         try dout.waitUntilReady()
@@ -117,7 +121,8 @@ extension CPUBackend: AttentionOp {
             var (problem, view, result, gradient) = (problem, view, result, gradient)
             var (queries, keys, values) = (queries, keys, values)
             apus_attention_backward(
-                &problem, &view, &result, sums, &gradient, &queries, &keys, &values, scratch.pointer(thread: thread), unit,
+                &problem, &view, &result, sums, &gradient, &queries, &keys, &values, scratch.pointer(thread: thread),
+                unit,
                 unit + 1)
         }
     }
@@ -155,7 +160,8 @@ extension CPUBackend: AttentionOp {
 
     private func attentionRows(_ x: Tensor) -> apus_attention_rows {
         apus_attention_rows(
-            data: UnsafeRawPointer(x.rawPointer), token_stride: x.rowStride, head_stride: x.shape[2], dtype: x.kernelType)
+            data: UnsafeRawPointer(x.rawPointer), token_stride: x.rowStride, head_stride: x.shape[2],
+            dtype: x.kernelType)
     }
 
     private func blockRows(_ x: Tensor) -> apus_attention_rows {

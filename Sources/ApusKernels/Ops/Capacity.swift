@@ -26,7 +26,8 @@ public protocol CapacityOp {
     /// Slots by expert, each expert's rows padded to the capacities of all groups: row `e * sum(C) + start of g + place`.
     ///
     /// Places follow the order of ``CapacityPriority/position``. `rowToSlot` and `rowToToken` are -1 in empty rows.
-    func padToCapacity(_ kept: Tensor, experts: Int, groups: [Range<Int>], capacities: [Int]) throws -> RoutingPermutation
+    func padToCapacity(_ kept: Tensor, experts: Int, groups: [Range<Int>], capacities: [Int]) throws
+        -> RoutingPermutation
 }
 
 extension CPUBackend: CapacityOp {

@@ -15,9 +15,11 @@ extension CPUBackend: ClampOp {
         try x.waitUntilReady()
         overElements(x.count) { begin, count in
             if x.dtype == .f32 {
-                apus_clamp_forward_f32(y.pointer(to: Float.self) + begin, x.pointer(to: Float.self) + begin, count, limit)
+                apus_clamp_forward_f32(
+                    y.pointer(to: Float.self) + begin, x.pointer(to: Float.self) + begin, count, limit)
             } else {
-                apus_clamp_forward_bf16(y.pointer(to: UInt16.self) + begin, x.pointer(to: UInt16.self) + begin, count, limit)
+                apus_clamp_forward_bf16(
+                    y.pointer(to: UInt16.self) + begin, x.pointer(to: UInt16.self) + begin, count, limit)
             }
         }
     }

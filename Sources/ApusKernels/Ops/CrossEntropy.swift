@@ -42,15 +42,18 @@ extension CPUBackend: CrossEntropyOp {
             switch (logits.dtype, gradient.dtype) {
             case (.f32, .f32):
                 apus_cross_entropy_backward_f32(
-                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count, from.rowCount,
+                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
+                    from.rowCount,
                     factor, 0)
             case (.bf16, .bf16):
                 apus_cross_entropy_backward_bf16(
-                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count, from.rowCount,
+                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
+                    from.rowCount,
                     factor, 0)
             case (.f32, .bf16):
                 apus_cross_entropy_backward_f32_to_bf16(
-                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count, from.rowCount,
+                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
+                    from.rowCount,
                     factor, 0)
             default: preconditionFailure("cross-entropy of \(logits.dtype) logits into \(gradient.dtype)")
             }

@@ -47,12 +47,15 @@ extension CPUBackend {
 
     /// Runs `body(begin, count)` over ranges of `count` elements in parallel.
     func overElements(_ count: Int, _ body: (_ begin: Int, _ count: Int) -> Void) {
-        pool.forEachRange(count: count, grain: CPUBackend.elementGrain) { range, _ in body(range.lowerBound, range.count) }
+        pool.forEachRange(count: count, grain: CPUBackend.elementGrain) { range, _ in
+            body(range.lowerBound, range.count)
+        }
     }
 
     /// Runs `body` over ranges of `rows` rows of `width` elements in parallel.
     func overRows(_ rows: Int, width: Int, _ body: (Range<Int>) -> Void) {
-        pool.forEachRange(count: rows, grain: max(1, CPUBackend.elementGrain / max(width, 1))) { range, _ in body(range) }
+        pool.forEachRange(count: rows, grain: max(1, CPUBackend.elementGrain / max(width, 1))) { range, _ in body(range)
+        }
     }
 }
 
@@ -182,10 +185,12 @@ extension CPUBackend: ElementwiseOp {
             let (from, to) = (source[range], target[range])
             if source.dtype == .f32 {
                 apus_add_bias_f32(
-                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, bias.pointer(), range.count, from.rowCount)
+                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, bias.pointer(), range.count,
+                    from.rowCount)
             } else {
                 apus_add_bias_bf16(
-                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, bias.pointer(), range.count, from.rowCount)
+                    to.pointer(), to.rowStride, from.pointer(), from.rowStride, bias.pointer(), range.count,
+                    from.rowCount)
             }
         }
     }
@@ -231,7 +236,9 @@ extension CPUBackend: ElementwiseOp {
     public func sum(_ tensor: Tensor, factor: Float, into result: Tensor) throws {
         precondition(tensor.isContiguous)
         try tensor.waitUntilReady()
-        let total = try sumOverBlocks(tensor) { begin, count in apus_sum_f32(tensor.pointer(to: Float.self) + begin, count) }
+        let total = try sumOverBlocks(tensor) { begin, count in
+            apus_sum_f32(tensor.pointer(to: Float.self) + begin, count)
+        }
         result.pointer(to: Float.self)[0] = Float(Double(factor) * total)
     }
 

@@ -87,7 +87,8 @@ extension CPUBackend: GateOp {
                 let (d, w) = (gradient + token * choices, value + token * choices)
                 let pick = { k in chosen.map { Int($0[token * choices + k]) } ?? k }
                 let (row, out) = (source + token * experts, target + token * experts)
-                // Of w = scale * v / sum(v): dv = scale / sum * (dw - sum(dw * w) / scale), v the score or its exponential.
+                // v is the score or its exponential. Of w = scale * v / sum(v):
+                // dv = scale / sum(v) * (dw - sum(dw * w) / scale).
                 var mean: Float = 0
                 var sum: Float = 0
                 for k in 0..<choices where pick(k) >= 0 {
@@ -123,7 +124,8 @@ extension CPUBackend: GateOp {
         }
     }
 
-    public func sumOverGroupsBackward(_ dsums: Tensor, groups: [Range<Int>], mask: Tensor?, into dvalues: Tensor) throws {
+    public func sumOverGroupsBackward(_ dsums: Tensor, groups: [Range<Int>], mask: Tensor?, into dvalues: Tensor) throws
+    {
         let experts = dvalues.shape[1]
         let (source, target) = (dsums.pointer(to: Float.self), dvalues.pointer(to: Float.self))
         let counts = mask?.pointer(to: UInt8.self)
@@ -144,7 +146,9 @@ extension CPUBackend: GateOp {
             let out = target + group * experts
             for expert in 0..<experts { out[expert] = 0 }
             for token in groups[group] where isCounted.map({ $0[token] != 0 }) ?? true {
-                for k in 0..<choices where chosen[token * choices + k] >= 0 { out[Int(chosen[token * choices + k])] += 1 }
+                for k in 0..<choices where chosen[token * choices + k] >= 0 {
+                    out[Int(chosen[token * choices + k])] += 1
+                }
             }
         }
     }

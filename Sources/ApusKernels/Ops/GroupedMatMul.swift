@@ -44,7 +44,8 @@ extension CPUBackend: GroupedMatMulOp {
             let weight = weights[block.expert..<block.expert + 1].reshaped(weights.shape[1], weights.shape[2])
             let source = rows.map { Matrix(x, rows: $0[block.rows]) } ?? Matrix(x[block.rows])
             Product(
-                source, Matrix(weight, transposed: transposed), into: out[block.rows], isBatchInvariant: isBatchInvariant
+                source, Matrix(weight, transposed: transposed), into: out[block.rows],
+                isBatchInvariant: isBatchInvariant
             ).run(productEngine, scratch.pointer(thread: thread))
         }
     }

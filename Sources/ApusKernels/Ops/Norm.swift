@@ -10,10 +10,12 @@ public protocol NormOp {
     func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, into y: Tensor, rstd: Tensor?) throws
     /// `sum = x + residual`, `y = rmsNorm(sum)` in one pass; `sum` may be `x` or `residual`.
     func addRMSNorm(
-        _ x: Tensor, residual: Tensor, weight: Tensor, epsilon: Float, sum: Tensor, into y: Tensor, rstd: Tensor?) throws
+        _ x: Tensor, residual: Tensor, weight: Tensor, epsilon: Float, sum: Tensor, into y: Tensor, rstd: Tensor?)
+        throws
     /// `dx (+)= ` the gradient, `weightGradient += ` its part. `dx` may be `dy`.
     func rmsNormBackward(
-        _ dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, into dx: Tensor, adds: Bool, weightGradient: Tensor?) throws
+        _ dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, into dx: Tensor, adds: Bool, weightGradient: Tensor?)
+        throws
     /// `y = (x - mean) * rstd * weight + bias`.
     func layerNorm(
         _ x: Tensor, weight: Tensor, bias: Tensor?, epsilon: Float, into y: Tensor, mean: Tensor?, rstd: Tensor?) throws
@@ -118,11 +120,13 @@ extension CPUBackend: NormOp {
             let deviations = rstd.map { $0.pointer(to: Float.self) + range.lowerBound * rows.heads }
             if x.dtype == .f32 {
                 apus_layernorm_forward_f32(
-                    to.pointer(), to.rowStride, rows.width, means, deviations, from.pointer(), from.rowStride, rows.width,
+                    to.pointer(), to.rowStride, rows.width, means, deviations, from.pointer(), from.rowStride,
+                    rows.width,
                     weight.pointer(), bias?.pointer(), range.count, rows.heads, rows.width, epsilon)
             } else {
                 apus_layernorm_forward_bf16(
-                    to.pointer(), to.rowStride, rows.width, means, deviations, from.pointer(), from.rowStride, rows.width,
+                    to.pointer(), to.rowStride, rows.width, means, deviations, from.pointer(), from.rowStride,
+                    rows.width,
                     weight.pointer(), bias?.pointer(), range.count, rows.heads, rows.width, epsilon)
             }
         }

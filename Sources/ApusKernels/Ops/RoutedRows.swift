@@ -9,10 +9,12 @@ public protocol RoutedRowsOp {
     func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws
     /// `y[t] (+)= sum over k of weights[t, k] * rows[slotToRow[t * K + k]]`, in the order of k. Without weights this is the
     /// adjoint of a gather.
-    func combineRows(_ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool) throws
+    func combineRows(_ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool)
+        throws
     /// `drows[row] = weights[t, k] * dy[t]` and `dweights[t, k] = dot(rows[row], dy[t])`, 0 for a slot without a row.
     func combineRowsBackward(
-        _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?)
+        _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?
+    )
         throws
 }
 

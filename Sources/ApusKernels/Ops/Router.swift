@@ -79,7 +79,8 @@ extension CPUBackend: RouterOp {
         try dy.waitUntilReady()
         overElements(y.count) { begin, count in
             apus_sigmoid_backward_f32(
-                dx.pointer(to: Float.self) + begin, dy.pointer(to: Float.self) + begin, y.pointer(to: Float.self) + begin,
+                dx.pointer(to: Float.self) + begin, dy.pointer(to: Float.self) + begin,
+                y.pointer(to: Float.self) + begin,
                 count)
         }
     }
@@ -89,7 +90,8 @@ extension CPUBackend: RouterOp {
         overRows(x.shape[0], width: x.rowCount) { range in
             let from = x[range]
             apus_logsumexp_f32(
-                result.pointer(to: Float.self) + range.lowerBound, from.pointer(), from.rowStride, range.count, from.rowCount)
+                result.pointer(to: Float.self) + range.lowerBound, from.pointer(), from.rowStride, range.count,
+                from.rowCount)
         }
     }
 

@@ -4,14 +4,14 @@ import Glibc
 
 // Shape letters: T tokens, E experts, K choices per token, G routing groups.
 
-/// The losses that keep a router in order, each with its value and its gradient in one pass and nothing read by the host.
+/// The losses that keep a router in order: each its value and its gradient in one pass, nothing read by the host.
 ///
-/// `scale` is one over the tokens of the global batch that count, times whatever else is constant, so that the values of
-/// the parts of a batch add up to that of the whole. The gradient, when it is wanted, is that of `coefficient * value`;
-/// the value is without the coefficient. Everything is `f32`; a value is (1).
+/// `scale` is one over the tokens of the global batch that count, times whatever else is constant, so that the values
+/// of the parts of a batch add up to that of the whole. The gradient, when it is wanted, is that of
+/// `coefficient * value`; the value is without the coefficient. Everything is `f32`; a value is (1).
 public protocol RouterLossOp {
-    /// `value = scale * sum over g, e of f[g, e] * sums[g, e]`, with `f[g, e]` the share of expert `e` in the choices of
-    /// group `g`, a constant. A group without choices adds nothing.
+    /// `value = scale * sum over g, e of f[g, e] * sums[g, e]`, with `f[g, e]` the share of expert `e` in the choices
+    /// of group `g`, a constant. A group without choices adds nothing.
     ///
     /// - Parameters:
     ///   - sums: (G, E) summed probabilities.

@@ -101,7 +101,9 @@ extension Transformer {
         try family?.check(configuration)
         let map = HubTensorMap(family: family, configuration: configuration)
         let dtype = store.precision.modelType
-        let specs = map.written.map { TensorSpec(name: $0.hubName, dtype: fileType($0, dtype, family), shape: $0.hubShape) }
+        let specs = map.written.map {
+            TensorSpec(name: $0.hubName, dtype: fileType($0, dtype, family), shape: $0.hubShape)
+        }
         var writer = try ShardedSafetensorsWriter(folder: folder, tensors: specs, maximumShardSize: maximumShardSize)
         for (placement, spec) in zip(map.written, specs) {
             guard let parameter = store[placement.slices[0].name] else {
@@ -143,7 +145,8 @@ extension ShardedSafetensors {
         let entry = try entry(name)
         guard entry.dtype == target.dtype, entry.count == target.count, target.isContiguous else {
             throw .invalidTensor(
-                path: folder, tensor: name, reason: "is \(entry.stored) \(entry.shape) and not \(target.dtype) \(target.shape)")
+                path: folder, tensor: name,
+                reason: "is \(entry.stored) \(entry.shape) and not \(target.dtype) \(target.shape)")
         }
         try bytes(name).withUnsafeBytes { bytes in
             if let base = bytes.baseAddress { target.rawPointer.copyMemory(from: base, byteCount: bytes.count) }

@@ -75,7 +75,8 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// A decoder; everything but sizes and feed-forward parts has the common value of current models.
     public init(
         vocabulary: Int, width: Int, heads: Int, keyValueHeads: Int? = nil, headWidth: Int? = nil,
-        maximumPositions: Int, norm: Norm = .rms, normEpsilon: Float = 1e-5, position: Position = .rotary(theta: 10_000),
+        maximumPositions: Int, norm: Norm = .rms, normEpsilon: Float = 1e-5,
+        position: Position = .rotary(theta: 10_000),
         queryKeyNorm: QueryKeyNorm = .none, attentionBias: Bool = false, attentionClip: Float? = nil,
         slidingWindow: Int? = nil, activation: Activation = .swiglu, feedForward: [FeedForward],
         tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02

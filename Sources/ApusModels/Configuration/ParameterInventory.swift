@@ -115,8 +115,8 @@ private struct InventoryBuilder {
         }
         if moe.isResidual {
             addFeedForward("\(prefix).residual_expert", width: moe.width, activation: moe.activation)
-            add("\(prefix).coefficient.weight", [2, configuration.width])
-            add("\(prefix).coefficient.bias", [2])
+            add("\(prefix).coefficient.weight", [2, configuration.width], role: .router)
+            add("\(prefix).coefficient.bias", [2], role: .router)
         }
     }
 }

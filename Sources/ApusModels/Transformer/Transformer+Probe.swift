@@ -1,7 +1,7 @@
 public import ApusExperts
-public import ApusTensor
 import ApusKernels
 import ApusNN
+public import ApusTensor
 
 extension Transformer {
     /// The first stage whose output is not finite for `tokens` (T), by name, or `nil` when all are.

@@ -59,7 +59,8 @@ public struct Transformer {
         var builder = TransformerBuilder(configuration, router: router)
         if case .rotary(let theta) = configuration.position, !range.blocks.isEmpty {
             builder.rotary = try backend.rotaryTable(
-                positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta)
+                positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta
+            )
         }
         self.configuration = configuration
         embed = range.hasEmbed ? builder.embed() : nil

@@ -31,7 +31,8 @@ public enum BackwardSchedule: Sendable {
         case .overlapping: order = BackwardSchedule.overlappingOrder(graph)
         case .custom(let make): order = make(graph)
         }
-        precondition(BackwardSchedule.isValid(order, for: graph), "a schedule visits every consumer before its producer")
+        precondition(
+            BackwardSchedule.isValid(order, for: graph), "a schedule visits every consumer before its producer")
         return order
     }
 

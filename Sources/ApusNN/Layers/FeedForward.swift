@@ -45,7 +45,9 @@ public struct FeedForward {
         try output.withWeights(on: backend.stream) { try backend.matMul(dy.matrix, $0.matrix, into: da) }
         try backend.activateBackward(activation, da, h: h, into: h, recomputed: a)
         if let gradient = output.gradient { try backend.matMul(dy.transpose, a.matrix, into: gradient, adds: true) }
-        if let gradient = input.gradient { try backend.matMul(h.transpose, x.tensor.matrix, into: gradient, adds: true) }
+        if let gradient = input.gradient {
+            try backend.matMul(h.transpose, x.tensor.matrix, into: gradient, adds: true)
+        }
         try flow.accumulate(into: x) { dx, adds in
             try input.withWeights(on: backend.stream) { try backend.matMul(h.matrix, $0.matrix, into: dx, adds: adds) }
         }

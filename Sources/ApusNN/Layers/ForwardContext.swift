@@ -80,7 +80,8 @@ public struct ForwardContext {
 
     /// A context.
     public init(
-        tape: Tape, layout: TokenLayout, trainingStep: Int? = nil, seed: UInt64 = 0, keyValues: (any KeyValueStore)? = nil
+        tape: Tape, layout: TokenLayout, trainingStep: Int? = nil, seed: UInt64 = 0,
+        keyValues: (any KeyValueStore)? = nil
     ) {
         self.tape = tape
         self.layout = layout

@@ -29,7 +29,9 @@ public struct Linear {
             guard let dy = flow.output() else { return }
             let backend = flow.backend
             try flow.accumulate(into: x) { dx, adds in
-                try weight.withWeights(on: backend.stream) { try backend.matMul(dy.matrix, $0.matrix, into: dx, adds: adds) }
+                try weight.withWeights(on: backend.stream) {
+                    try backend.matMul(dy.matrix, $0.matrix, into: dx, adds: adds)
+                }
             }
             if let gradient = weight.gradient {
                 try backend.matMul(dy.transpose, x.tensor.matrix, into: gradient, adds: true)

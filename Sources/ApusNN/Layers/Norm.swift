@@ -92,7 +92,8 @@ public struct Norm {
             }
             try bias.withWeights(on: backend.stream) {
                 try backend.layerNorm(
-                    x, weight: weight, bias: $0, epsilon: epsilon, into: y, mean: statistics.mean, rstd: statistics.rstd)
+                    x, weight: weight, bias: $0, epsilon: epsilon, into: y, mean: statistics.mean, rstd: statistics.rstd
+                )
             }
         }
     }

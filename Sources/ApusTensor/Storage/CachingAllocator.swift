@@ -81,6 +81,9 @@ public final class CachingAllocator: Sendable {
         }
     }
 
+    /// `MADV_HUGEPAGE`, which the Glibc module does not export.
+    private static let hugePageAdvice: Int32 = 14
+
     private static func takeBlock(_ size: Int, from state: inout State) -> UInt? {
         if let address = state.freeLists[size]?.popLast() {
             state.statistics.cached -= size
@@ -90,7 +93,7 @@ public final class CachingAllocator: Sendable {
         let alignment = size >= 4 << 20 ? 2 << 20 : 64
         var pointer: UnsafeMutableRawPointer?
         guard posix_memalign(&pointer, alignment, size) == 0, let pointer else { return nil }
-        if alignment > 64 { madvise(pointer, size, 14 /* MADV_HUGEPAGE */) }
+        if alignment > 64 { madvise(pointer, size, CachingAllocator.hugePageAdvice) }
         state.statistics.systemAllocations += 1
         return UInt(bitPattern: pointer)
     }

@@ -50,8 +50,10 @@ public struct TrainingState: Sendable, Equatable {
 }
 
 extension Recipe {
-    /// What a resumed run must share with its beginning, besides model and text: with the step these keys decide which
-    /// sequences and which draws come next. Rates, schedule, clipping and what is written may change.
+    /// What a resumed run must share with its beginning, besides model and text.
+    ///
+    /// With the step these keys decide which sequences and which draws come next. Rates, schedule, clipping and what is
+    /// written may change.
     var resumeSettings: [String: String] {
         [
             "seed": "\(seed)", "data.sequence_length": "\(data.sequenceLength)", "data.held_out": "\(data.heldOut)",

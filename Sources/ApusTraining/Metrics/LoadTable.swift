@@ -28,7 +28,8 @@ public struct LoadTable: Sendable {
             let wanted = choices.reduce(0, +)
             let dropped = wanted == 0 ? 0 : 100 * Double(wanted - rows.reduce(0, +)) / Double(wanted)
             return [
-                padded(String(index), 5), padded(decimal(layer.peakToMean, 2), 9), padded(decimal(layer.evenness, 3), 8),
+                padded(String(index), 5), padded(decimal(layer.peakToMean, 2), 9),
+                padded(decimal(layer.evenness, 3), 8),
                 padded(decimal(dropped, 2), 9), padded(String(choices.count { $0 == 0 }), 4), shares(layer.shares),
             ].joined(separator: "  ")
         }

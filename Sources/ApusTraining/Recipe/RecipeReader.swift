@@ -71,11 +71,15 @@ struct RecipeReader {
 
     /// A pooled balance loss is a product of means over the whole batch, which micro-batches cannot form one by one.
     private func checkPooling(_ model: ModelConfiguration, _ training: TrainingConfiguration, _ section: Section) {
-        let isPooled = model.feedForward.indices.contains { model.moe(layer: $0)?.losses.scope == .pooled }
+        let pooled = model.feedForward.indices.compactMap { model.moe(layer: $0) }.filter { $0.losses.scope == .pooled }
         section.require(
-            !isPooled || training.microBatch == training.batch, "micro_batch",
+            pooled.isEmpty || training.microBatch == training.batch, "micro_batch",
             "is \(training.microBatch) of a batch of \(training.batch), with model.experts.losses.scope: pooled",
             "use \(training.batch), or scope: layer")
+        section.require(
+            Set(pooled.map(\.experts)).count <= 1, "batch",
+            "cannot be balanced over layers with different model.experts.count", "use model.experts.losses.scope: layer"
+        )
     }
 
     /// What no key is to blame for alone.

@@ -138,7 +138,9 @@ public final class TrainingRun {
     }
 
     private func evaluateIfDue(_ step: Int) throws -> Double? {
-        guard let heldOut, step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps else { return nil }
+        guard let heldOut, step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps else {
+            return nil
+        }
         return try trainStep.evaluate(heldOut, batches: recipe.training.evaluateBatches)
     }
 

@@ -45,7 +45,8 @@ extension RoutingSummary {
         var sums: [RouterLossKind: Double] = [:]
         for entry in report.layers {
             let experts = entry.rows.count
-            var load = byLayer[entry.layer] ?? (Array(repeating: 0, count: experts), Array(repeating: 0, count: experts))
+            var load =
+                byLayer[entry.layer] ?? (Array(repeating: 0, count: experts), Array(repeating: 0, count: experts))
             for (index, count) in entry.choices.floats().enumerated() { load.choices[index % experts] += Int(count) }
             for (index, count) in entry.rows.array(of: Int32.self).enumerated() { load.rows[index] += Int(count) }
             byLayer[entry.layer] = load

@@ -27,7 +27,8 @@ struct AttentionReference {
 
     /// Calls `body` with each query head's offset, and the offsets and probabilities of the keys it sees.
     private func forEachHead(
-        _ q: [Double], _ k: [Double], _ body: (_ query: Int, _ keys: [Int], _ probabilities: [Double], _ lse: Double) -> Void
+        _ q: [Double], _ k: [Double],
+        _ body: (_ query: Int, _ keys: [Int], _ probabilities: [Double], _ lse: Double) -> Void
     ) {
         for s in 0..<queryStarts.count - 1 {
             for i in 0..<queryStarts[s + 1] - queryStarts[s] {
@@ -37,7 +38,9 @@ struct AttentionReference {
                     let scores = keys.map { scale * dot(q, query, k, $0) }
                     let largest = scores.max() ?? 0
                     let sum = scores.reduce(0) { $0 + exp($1 - largest) }
-                    body(query, keys, scores.map { exp($0 - largest) / sum }, keys.isEmpty ? -.infinity : largest + log(sum))
+                    body(
+                        query, keys, scores.map { exp($0 - largest) / sum },
+                        keys.isEmpty ? -.infinity : largest + log(sum))
                 }
             }
         }

@@ -57,7 +57,7 @@ struct RecipeReadingTests {
                     router: {scoring: sigmoid, renormalize: true, weight_scale: 2.5, jitter: 0.1, gumbel: true, bias_rate: 0.001}
                     policy: {capacity: 1.5, minimum: 2, order: probability}
                     bank: padded
-                    losses: {balance: 0.02, scope: pooled, z: 0.003, importance: 0.004}
+                    losses: {balance: 0.02, scope: layer, z: 0.003, importance: 0.004}
                     shared_width: 16
                     residual: true
                 data: {path: 'some dir/a: b', vocabulary: bytes, sequence_length: 100, held_out: 0.25, shuffle: false}
@@ -85,7 +85,7 @@ struct RecipeReadingTests {
             router: RouterConfiguration(
                 scoring: .sigmoid, renormalizes: true, weightScale: 2.5, jitter: 0.1, gumbel: true, biasRate: 0.001),
             policy: .capacity(factor: 1.5, minimum: 2, order: .probability), bank: .padded,
-            losses: RouterLosses(balance: 0.02, scope: .pooled, z: 0.003, importance: 0.004), sharedWidth: 16,
+            losses: RouterLosses(balance: 0.02, scope: .layer, z: 0.003, importance: 0.004), sharedWidth: 16,
             isResidual: true)
         var larger = mixture
         larger.experts = 8
@@ -224,5 +224,23 @@ struct RecipeFileTests {
         #expect(complaint(file).contains("is not"))
         try Data(Fixture.good.utf8).write(to: URL(fileURLWithPath: file))
         #expect(complaint(file) == "")
+    }
+
+    @Test("a pooled balance loss needs the whole batch at once, and layers of one size")
+    func pooling() throws {
+        func yaml(_ count: String, micro: Int) -> String {
+            """
+            model: {layers: 2, width: 32, heads: 2, experts: {count: \(count), choices: 2, width: 16, losses: {scope: pooled}}}
+            data: {path: a.txt, sequence_length: 16}
+            training: {steps: 10, batch: 4, micro_batch: \(micro)}
+            """
+        }
+        let recipe = try Recipe(yaml: yaml("8", micro: 4))
+        #expect(recipe.model.moe(layer: 1)?.losses.scope == .pooled)
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        let cut = Fixture.complaint(yaml("8", micro: 2))
+        #expect(cut.contains("training.micro_batch") && cut.contains("use 4"), "\(cut)")
+        let uneven = Fixture.complaint(yaml("[4, 8]", micro: 4))
+        #expect(uneven.contains("scope: layer"), "\(uneven)")
     }
 }

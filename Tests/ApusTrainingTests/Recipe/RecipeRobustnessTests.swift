@@ -132,7 +132,7 @@ private enum RandomRecipe {
                 : .dropless,
             bank: hasCapacity ? pick(ExpertBankKind.self) : .grouped,
             losses: RouterLosses(
-                balance: real(1), scope: pick(RouterLosses.BalanceScope.self), z: real(1), importance: real(1)),
+                balance: real(1), scope: .layer, z: real(1), importance: real(1)),
             sharedWidth: whole(0...128), isResidual: flag())
         let denseWidth = whole(1...512)
         let feedForward = (0..<whole(1...9)).map { _ -> ModelConfiguration.FeedForward in
