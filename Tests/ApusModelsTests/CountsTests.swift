@@ -137,7 +137,7 @@ import Testing
         let tables = 10 * 8 + 12 * 8
         let total = tables + 3 * 16 + attention + 4 * expert + 36 + rest
         #expect(counts.experts == 4 * expert)
-        #expect(counts.routers == 36)
+        #expect(counts.routers == 54)
         #expect(counts.total == total)
         #expect(counts.embedding == tables)
         // The tied token table is the head as well; positions are only looked up.

@@ -95,14 +95,20 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
         #expect(error?.description.contains("/nonexistent/metrics.jsonl") == true)
     }
 
-    @Test(.enabled(if: access("/dev/full", F_OK) == 0, "needs /dev/full"))
-    func `a full disk is told`() throws {
+    @Test func `a line that finds no room is told`() async throws {
         let scratch = try Scratch()
-        let path = "\(scratch.path)/metrics.jsonl"
-        let file = try MetricsFile(path: path, afterStep: 0)
-        try file.append(metrics(step: 1))
-        signal(SIGXFSZ, SIG_IGN)
-        #expect(try steps(path) == [1])
+        await #expect(processExitsWith: .success) { [path = scratch.path as String] in
+            let file = try MetricsFile(path: "\(path)/metrics.jsonl", afterStep: 0)
+            signal(SIGXFSZ, SIG_IGN)
+            var limit = rlimit(rlim_cur: 1000, rlim_max: 1000)
+            setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
+            for step in 1...10 {
+                do { try file.append(metrics(step: step)) } catch {
+                    exit(error is MetricsFileError && step > 1 ? 0 : 2)
+                }
+            }
+            exit(1)
+        }
     }
 }
 
