@@ -59,7 +59,7 @@ let package = Package(
             swiftSettings: settings),
 
         library("ApusTestSupport", kernels),
-        tests("ApusTensor", []),
+        tests("ApusTensor", ["CApusKernels"]),
         tests("ApusKernels", ["ApusTensor", "CApusKernels"]),
         tests("ApusCollectives", ["ApusTensor"]),
         tests("ApusNN", ["ApusCollectives"] + kernels),

@@ -27,7 +27,8 @@ for ((n = 2; ; n++)); do
 done
 
 options=(--set "data.path=$text" --out "$out")
-if [[ -n ${STEPS:-} ]]; then options+=(--steps "$STEPS"); fi
+# A warm-up of a tenth, as the recipe has it, whatever the number of steps.
+if [[ -n ${STEPS:-} ]]; then options+=(--steps "$STEPS" --set "training.schedule.warmup_steps=$((STEPS / 10))"); fi
 
 printf '\n$ %s\n' "apus train $recipe ${options[*]}"
 "$apus" train "$recipe" "${options[@]}"
