@@ -72,8 +72,16 @@ struct Train: ParsableCommand {
     }
 
     private func resumeCommand(_ folder: String) -> String {
-        let settings = set.map { " --set \($0)" }.joined()
-        return "apus train \(recipe)\(settings)\(steps.map { " --steps \($0)" } ?? "") --out \(folder) --resume"
+        let settings = set.flatMap { ["--set", $0] } + (steps.map { ["--steps", String($0)] } ?? [])
+        let words = ["apus", "train", recipe] + settings + ["--out", folder, "--resume"]
+        return words.map(shellWord).joined(separator: " ")
+    }
+
+    /// A word as a shell reads it back: quoted where it holds anything but letters, digits and `-_./=,:`.
+    private func shellWord(_ word: String) -> String {
+        let isPlain =
+            !word.isEmpty && word.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_./=,:".contains($0)) }
+        return isPlain ? word : "'" + word.replacing("'", with: "'\\''") + "'"
     }
 }
 
