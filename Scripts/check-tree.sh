@@ -44,7 +44,7 @@ if ((${#code[@]})); then
 fi
 report "unfinished marks: do it now, or file an issue" "$(matches '\b(TODO|FIXME|XXX)\b' "${others[@]}")"
 report "paths of one machine: make them relative, or look them up" \
-    "$(matches '(^|[^A-Za-z0-9_.~-])(/work/|/root/|/home/[a-z]|/opt/swift)' "${others[@]}")"
+    "$(matches '(^|[^A-Za-z0-9_.~-])(/root/|/home/[a-z]|'"$PWD"'/)' "${others[@]}")"
 report "more than $most_bytes bytes: make it smaller, or make it at run time" \
     "$(find "${files[@]}" -prune -size +"$most_bytes"c -print)"
 

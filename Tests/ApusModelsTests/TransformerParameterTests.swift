@@ -23,9 +23,7 @@ import Testing
             let parameter = model.store[entry.name]
             #expect(parameter?.layer == entry.layer, "\(entry.name)", sourceLocation: sourceLocation)
             #expect(parameter?.expert == entry.expert, "\(entry.name)", sourceLocation: sourceLocation)
-            // A residual expert's coefficient counts as dense and is kept as routers are, in f32.
-            let role = entry.name.contains(".coefficient.") ? .router : entry.role
-            #expect(parameter?.role == role, "\(entry.name)", sourceLocation: sourceLocation)
+            #expect(parameter?.role == entry.role, "\(entry.name)", sourceLocation: sourceLocation)
         }
         let counts = configuration.parameterCounts()
         #expect(
