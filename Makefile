@@ -47,7 +47,10 @@ demo: ## train the quickstart recipe and print a sample; TEXT=file STEPS=n OUT=f
 test: ## every test, in the release build; FILTER=regex for some
 	@Scripts/setup.sh --test
 	@$(MAKE) --no-print-directory build
-	$(SWIFT) test $(BUILD_FLAGS) --skip-build --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
+	$(SWIFT) test $(BUILD_FLAGS) --skip-build --disable-xctest --xunit-output .build/tests.xml \
+		$(if $(FILTER),--filter '$(FILTER)')
+	@grep -q ' tests="[1-9]' .build/tests.xml || { printf \
+		'error: no test ran: FILTER=%s matches no name; give part of a suite, a test or a target\n' '$(FILTER)' >&2; exit 1; }
 
 soak: export APUS_SOAK := 1
 soak: test ## the tests with their long forms whole (kills, fuzz, layouts); FILTER=regex for some

@@ -1,3 +1,5 @@
+import ApusKernels
+import ApusTensor
 import ArgumentParser
 
 /// `apus bench`: speed and memory of parts and of the whole.
@@ -14,10 +16,22 @@ struct Bench: ParsableCommand {
         subcommands: [BenchGEMM.self, BenchMoELayer.self, BenchTrain.self, BenchGenerate.self])
 }
 
-/// What every benchmark takes.
-struct BenchOptions: ParsableArguments {
+/// How many threads, which benchmarks and `apus doctor` take.
+struct ThreadOptions: ParsableArguments {
     @Option(help: "Threads (default: one for each core that this process may use).")
     var threads: Int?
+
+    /// The threads to use.
+    var count: Int { threads ?? ThreadPool.availableCores }
+
+    func validate() throws {
+        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
+    }
+}
+
+/// What every benchmark takes, and how it reports.
+struct BenchOptions: ParsableArguments {
+    @OptionGroup var threadOptions: ThreadOptions
 
     @Option(help: "f32 or bf16.")
     var precision = ModelPrecision.f32
@@ -25,9 +39,32 @@ struct BenchOptions: ParsableArguments {
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func validate() throws {
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
+    /// The threads to use.
+    var threads: Int { threadOptions.count }
+
+    /// A backend on these threads.
+    func backend(_ engine: CPUBackend.ProductEngine = .automatic) -> CPUBackend {
+        CPUBackend(threadCount: threads, productEngine: engine)
     }
+
+    /// Prints one JSON object, which begins with the benchmark's name, precision and threads, or the text.
+    func report(_ bench: String, _ fields: [(String, JSONText)], text: () -> String) {
+        guard json else { return print(text()) }
+        print(
+            JSONText.object(
+                [
+                    ("bench", .string(bench)), ("precision", .string(precision.rawValue)),
+                    ("threads", .integer(threads)),
+                ] + fields))
+    }
+}
+
+/// `--rounds` of the benchmarks that repeat what they time.
+struct RoundOptions: ParsableArguments {
+    @Option(help: "Timed rounds (default: 9; bench generate: 3). The median counts.")
+    var rounds: Int?
+
+    func validate() throws { try requirePositive(("rounds", rounds ?? 1)) }
 }
 
 /// Refuses numbers below 1, by option.

@@ -30,18 +30,17 @@ struct BenchGenerate: ParsableCommand {
     @Option(help: "Tokens to generate for each.")
     var maxTokens = 64
 
-    @Option(help: "Timed runs. The median counts.")
-    var rounds = 3
+    @OptionGroup var repeats: RoundOptions
 
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
-        try requirePositive(("batch", batch), ("prompt-length", promptLength), ("rounds", rounds))
+        try requirePositive(("batch", batch), ("prompt-length", promptLength))
         if maxTokens < 2 { throw ValidationError("--max-tokens is \(maxTokens); it must be at least 2") }
     }
 
     func run() throws {
-        let backend = CPUBackend(threadCount: options.threads ?? ThreadPool.availableCores)
+        let backend = options.backend()
         let model = try model(backend)
         let context = model.configuration.maximumPositions
         guard promptLength + maxTokens <= context else {
@@ -59,7 +58,7 @@ struct BenchGenerate: ParsableCommand {
             }
         }
         var (prefill, decode) = ([Double](), [Double]())
-        for round in 0...rounds {
+        for round in 0...(repeats.rounds ?? 3) {
             let clock = ContinuousClock()
             let begin = clock.now
             var first = begin
@@ -92,17 +91,14 @@ struct BenchGenerate: ParsableCommand {
 
     private func report(_ backend: CPUBackend, _ prefill: Double, _ decode: Double) {
         let peak = backend.allocator.statistics.totalPeak
-        if options.json {
-            return print(
-                JSONText.object([
-                    ("bench", .string("generate")), ("batch", .integer(batch)),
-                    ("prompt_length", .integer(promptLength)),
-                    ("max_tokens", .integer(maxTokens)), ("precision", .string(options.precision.rawValue)),
-                    ("threads", .integer(backend.pool.threadCount)), ("prefill_tokens_per_second", .number(prefill)),
-                    ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
-                ]))
-        }
-        print(
+        options.report(
+            "generate",
+            [
+                ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
+                ("max_tokens", .integer(maxTokens)), ("prefill_tokens_per_second", .number(prefill)),
+                ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
+            ]
+        ) {
             table(
                 [
                     [
@@ -112,6 +108,7 @@ struct BenchGenerate: ParsableCommand {
                     ],
                     ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
                     ["memory", "\(formatBytes(peak)) of tensors at most"],
-                ], leftColumns: 2))
+                ], leftColumns: 2)
+        }
     }
 }

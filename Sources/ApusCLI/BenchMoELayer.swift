@@ -38,14 +38,13 @@ struct BenchMoELayer: ParsableCommand {
     var activation = "swiglu"
     @Option(help: "balanced or zipf.")
     var routing = Popularity.balanced
-    @Option(help: "Timed passes. The median counts.")
-    var rounds = 9
+    @OptionGroup var repeats: RoundOptions
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
         try requirePositive(
             ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("experts", experts),
-            ("choices", choices), ("rounds", rounds))
+            ("choices", choices))
         if choices > experts {
             throw ValidationError("--choices is \(choices), more than the \(experts) experts there are")
         }
@@ -57,7 +56,7 @@ struct BenchMoELayer: ParsableCommand {
     }
 
     func run() throws {
-        let backend = CPUBackend(threadCount: options.threads ?? ThreadPool.availableCores)
+        let backend = options.backend()
         let activation = Activation(rawValue: activation) ?? .swiglu
         let (layer, store) = try makeLayer(activation, backend)
         try store.initialize(seed: 1, backend: backend)
@@ -71,7 +70,7 @@ struct BenchMoELayer: ParsableCommand {
         var (forward, backward) = ([Double](), [Double]())
         var rows: [Int32] = []
         var systemAllocations = 0
-        for round in -2..<rounds {
+        for round in -2..<(repeats.rounds ?? 9) {
             if round == 0 { systemAllocations = backend.allocator.statistics.systemAllocations }
             let tape = Tape(backend: backend)
             let layout = try TokenLayout.sequences([tokens], allocator: backend.allocator)
@@ -147,21 +146,18 @@ struct BenchMoELayer: ParsableCommand {
         let speed = 3 * flops / (forward + backward) / 1e9
         let skew = Double(rows.max() ?? 0) * Double(rows.count) / Double(max(rows.reduce(0, +), 1))
         let peak = backend.allocator.statistics.totalPeak
-        if options.json {
-            return print(
-                JSONText.object([
-                    ("bench", .string("moe-layer")), ("tokens", .integer(tokens)), ("width", .integer(width)),
-                    ("expert_width", .integer(expertWidth)), ("experts", .integer(experts)),
-                    ("choices", .integer(choices)),
-                    ("activation", .string(activation.rawValue)), ("routing", .string(routing.rawValue)),
-                    ("precision", .string(options.precision.rawValue)), ("threads", .integer(backend.pool.threadCount)),
-                    ("forward_seconds", .number(forward)), ("backward_seconds", .number(backward)),
-                    ("gflops", .number(speed)), ("peak_load_to_mean", .number(skew)),
-                    ("rows", .array(rows.map { .integer(Int($0)) })), ("peak_bytes", .integer(peak)),
-                    ("system_allocations", .integer(systemAllocations)),
-                ]))
-        }
-        print(
+        options.report(
+            "moe-layer",
+            [
+                ("tokens", .integer(tokens)), ("width", .integer(width)), ("expert_width", .integer(expertWidth)),
+                ("experts", .integer(experts)), ("choices", .integer(choices)),
+                ("activation", .string(activation.rawValue)), ("routing", .string(routing.rawValue)),
+                ("forward_seconds", .number(forward)), ("backward_seconds", .number(backward)),
+                ("gflops", .number(speed)), ("peak_load_to_mean", .number(skew)),
+                ("rows", .array(rows.map { .integer(Int($0)) })), ("peak_bytes", .integer(peak)),
+                ("system_allocations", .integer(systemAllocations)),
+            ]
+        ) {
             table(
                 [
                     [
@@ -179,6 +175,7 @@ struct BenchMoELayer: ParsableCommand {
                         "memory",
                         "\(formatBytes(peak)) at most, \(systemAllocations) system allocations in timed passes",
                     ],
-                ], leftColumns: 2))
+                ], leftColumns: 2)
+        }
     }
 }

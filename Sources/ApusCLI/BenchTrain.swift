@@ -46,7 +46,7 @@ struct BenchTrain: ParsableCommand {
     func validate() throws { try requirePositive(("steps", steps), ("batch", batch), ("sequence", sequence)) }
 
     func run() throws {
-        let backend = CPUBackend(threadCount: options.threads ?? ThreadPool.availableCores)
+        let backend = options.backend()
         var bench = try TrainBench(self, backend)
         for _ in 0..<max(warmup, 0) { _ = try bench.step() }
         backend.allocator.resetPeaks()

@@ -31,11 +31,14 @@ struct Checkpoint {
     /// Its configuration and weights.
     let model: ModelFolder
 
-    /// Finds the model and a place for each of its tensors.
+    /// Finds the model and a place for each of its tensors; warns of damaged checkpoints that were passed over.
     ///
     /// - Throws: what ``ModelFolder`` and ``RunFolder`` throw.
     init(_ path: String) throws {
-        folder = try RunFolder.model(at: path)
+        let (folder, passedOver) = try RunFolder.model(at: path)
+        for error in passedOver { writeError("warning: a checkpoint is damaged and passed over: \(error)") }
+        if !passedOver.isEmpty { writeError("warning: using '\(folder)' instead") }
+        self.folder = folder
         model = try ModelFolder(folder)
     }
 
@@ -50,6 +53,12 @@ struct Checkpoint {
         guard model.configuration.family == nil, access("\(folder)/tokenizer.json", F_OK) != 0 else { return nil }
         let isOfRun = access("\(folder)/state.txt", F_OK) == 0
         return configuration.vocabulary == bytes.size || isOfRun && configuration.vocabulary >= bytes.size ? bytes : nil
+    }
+
+    /// The ids that end a text: those of `generation_config.json`, or, where it has none, of `config.json`.
+    func ends(_ defaults: GenerationDefaults) -> [Int32] {
+        let ids = defaults.tokens.ends.isEmpty ? model.configuration.tokens.ends : defaults.tokens.ends
+        return ids.map { Int32(clamping: $0) }
     }
 
     /// What the model is called: its family, or Apus' own form.

@@ -18,8 +18,7 @@ struct Doctor: ParsableCommand {
     @Option(help: "What to examine: auto, cpu or cuda.")
     var device = "auto"
 
-    @Option(help: "Threads (default: one for each core that this process may use).")
-    var threads: Int?
+    @OptionGroup var threadOptions: ThreadOptions
 
     @Flag(help: "Do not measure speed.")
     var skipSpeed = false
@@ -27,17 +26,13 @@ struct Doctor: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func validate() throws {
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
-    }
-
     func run() throws {
         if device == "cuda" {
             throw CommandError(
                 "--device cuda: there is no CUDA backend in this build; apus runs on the CPU (--device cpu)")
         }
         let machine = Machine()
-        let backend = try DeviceChoice(device).backend(threads: threads, memoryLimit: nil)
+        let backend = try DeviceChoice(device).backend(threads: threadOptions.threads, memoryLimit: nil)
         let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
         if !json { describe(machine, backend, speeds) }
         let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
@@ -64,7 +59,12 @@ struct Doctor: ParsableCommand {
     }
 
     private func measure(_ machine: Machine, threads: Int) throws -> [Speed] {
-        var speeds: [Speed] = []
+        let plain = CPUBackend(threadCount: threads)
+        var speeds = [DType.f32, .bf16].map { dtype in
+            Speed(
+                name: "peak, multiply-adds \(dtype)", key: "peak_\(dtype)_gflops",
+                value: MachineSpeed.peak(dtype, pool: plain.pool) / 1e9, unit: "GFLOP/s")
+        }
         for engine in [CPUBackend.ProductEngine.own, .oneDNN] where engine == .own || machine.hasOneDNN {
             let backend = CPUBackend(threadCount: threads, productEngine: engine)
             for dtype in [DType.f32, .bf16] {
@@ -75,7 +75,7 @@ struct Doctor: ParsableCommand {
                         key: "\(engine.rawValue)_\(dtype)_gflops", value: speed / 1e9, unit: "GFLOP/s"))
             }
         }
-        let memory = try MachineSpeed.memory(backend: CPUBackend(threadCount: threads))
+        let memory = try MachineSpeed.memory(backend: plain)
         speeds.append(
             Speed(name: "memory, read and written", key: "memory_gb_per_second", value: memory / 1e9, unit: "GB/s"))
         return speeds

@@ -12,7 +12,7 @@ struct Eval: ParsableCommand {
         discussion: """
             With --data: perplexity, nats per token, bits per byte and tokens per second over a text file or a folder of \
             text files. With --tokens: the same over lists of token ids, whatever the vocabulary; --logits writes \
-            'logits.0', 'logits.1', ..., (tokens, vocabulary) f32, one for each list.
+            'logits.0', 'logits.1', ..., (tokens, vocabulary) f32, one for each list, and takes the loss from them.
 
             Example:
               apus eval runs/quickstart --data book.txt --max-tokens 100000
@@ -48,6 +48,9 @@ struct Eval: ParsableCommand {
     func validate() throws {
         if (data == nil) == (tokens == nil) { throw ValidationError("give either --data or --tokens") }
         if logits != nil, tokens == nil { throw ValidationError("--logits needs --tokens") }
+        if logits != nil, window != nil {
+            throw ValidationError("--logits are those of whole lists; leave --window or --logits out")
+        }
         if let maxTokens, maxTokens < 2 { throw ValidationError("--max-tokens must be at least 2") }
         if maxTokens != nil, data == nil { throw ValidationError("--max-tokens needs --data") }
     }
@@ -60,9 +63,14 @@ struct Eval: ParsableCommand {
         let sequences = try sequences(vocabulary, source.configuration.vocabulary)
         let model = try source.model.load(backend: backend, precision: precision?.value)
         let evaluator = try Evaluator(model, backend: backend, window: window)
-        if let logits { try evaluator.writeLogits(of: sequences, to: logits) }
-        let (seconds, result) = try timed { try evaluator.evaluate(sequences, vocabulary: vocabulary) }
-        report(result, tokensPerSecond: Double(result.tokens) / seconds)
+        let (seconds, result) = try timed {
+            if let logits {
+                try evaluator.writeLogits(of: sequences, to: logits, vocabulary: vocabulary)
+            } else {
+                try evaluator.evaluate(sequences, vocabulary: vocabulary)
+            }
+        }
+        report(result, tokensPerSecond: result.map { Double($0.tokens) / seconds })
     }
 
     private func sequences(_ vocabulary: ByteVocabulary?, _ size: Int) throws -> [[Int32]] {
@@ -72,16 +80,23 @@ struct Eval: ParsableCommand {
         return [Array(corpus.tokens.prefix(maxTokens ?? corpus.tokens.count))]
     }
 
-    private func report(_ result: Evaluation, tokensPerSecond: Double) {
+    /// Shows what was found; `nil` when there was nothing to predict, and the logits are all there is.
+    private func report(_ result: Evaluation?, tokensPerSecond: Double?) {
         if json {
             var fields: [(String, JSONText)] = [
-                ("tokens", .integer(result.tokens)), ("nats_per_token", .number(result.natsPerToken)),
-                ("perplexity", .number(result.perplexity)),
-                ("bits_per_byte", .optional(result.bitsPerByte) { .number($0) }),
-                ("tokens_per_second", .number(tokensPerSecond)),
+                ("tokens", .integer(result?.tokens ?? 0)),
+                ("nats_per_token", .optional(result?.natsPerToken) { .number($0) }),
+                ("perplexity", .optional(result?.perplexity) { .number($0) }),
+                ("bits_per_byte", .optional(result?.bitsPerByte) { .number($0) }),
+                ("tokens_per_second", .optional(tokensPerSecond) { .number($0) }),
             ]
             if let logits { fields.append(("logits", .string(logits))) }
             return print(JSONText.object(fields))
+        }
+        guard let result, let tokensPerSecond else {
+            print("No list has two tokens, so there is nothing to predict.")
+            if let logits { print(table([["logits", logits]])) }
+            return
         }
         var rows = [
             ["predicted tokens", grouped(result.tokens)], ["nats per token", fixed(result.natsPerToken, 4)],

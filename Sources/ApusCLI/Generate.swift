@@ -11,7 +11,8 @@ struct Generate: ParsableCommand {
         abstract: "Continue prompts.",
         discussion: """
             Prompts of different lengths run in one batch. Without --temperature the most probable token is always taken; \
-            with it, the same seed gives the same text.
+            with it, the same seed gives the same text. A Hugging Face folder's generation_config.json sets other \
+            defaults (do_sample, temperature, top_k, top_p) and the ids that end a text (eos_token_id).
 
             Example:
               apus generate runs/quickstart --prompt 'In the beginning ' --max-tokens 200 --temperature 0.8 --top-k 40
@@ -33,14 +34,14 @@ struct Generate: ParsableCommand {
     @Option(help: "Most tokens to generate for each prompt.")
     var maxTokens = 256
 
-    @Option(help: "Divides the logits before a token is drawn; 0 always takes the most probable one.")
-    var temperature: Float = 0
+    @Option(help: "Divides the logits before a token is drawn; 0 (the default) always takes the most probable one.")
+    var temperature: Float?
 
-    @Option(help: "Draw from the K most probable tokens only; 0 for all.")
-    var topK = 0
+    @Option(help: "Draw from the K most probable tokens only; 0 (the default) for all.")
+    var topK: Int?
 
-    @Option(help: "Draw from the most probable tokens whose probabilities first sum to P only.")
-    var topP: Float = 1
+    @Option(help: "Draw from the most probable tokens whose probabilities first sum to P only (default: 1, all).")
+    var topP: Float?
 
     @Option(help: "Keys the draws.")
     var seed: UInt64 = 0
@@ -77,10 +78,11 @@ struct Generate: ParsableCommand {
         let backend = try compute.backend(batchInvariant: batchInvariant)
         let vocabulary = promptTokens.isEmpty ? try source.requireVocabulary(instead: "--prompt-tokens") : nil
         let prompts = try prompts(vocabulary)
-        let ends = vocabulary?.endOfDocument.map { [$0] } ?? source.model.configuration.tokens.ends.map { Int32($0) }
+        let defaults = try GenerationDefaults(folder: source.folder, vocabulary: source.configuration.vocabulary)
+        let ends = vocabulary?.endOfDocument.map { [$0] } ?? source.ends(defaults)
         let options = GenerationOptions(
             maximumTokens: maxTokens, ends: Set(ends), start: nil,
-            sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, seed: seed))
+            sampling: SamplingOptions(defaults, temperature: temperature, topK: topK, topP: topP, seed: seed))
         try options.validate()
         for (index, prompt) in prompts.enumerated() where prompt.isEmpty {
             throw InferenceError.emptyPrompt(prompt: index)

@@ -1,3 +1,5 @@
+import ApusModels
+
 /// A value for `--json`: keys stay in the order they are given in.
 enum JSONText: CustomStringConvertible {
     case integer(Int)
@@ -18,28 +20,12 @@ enum JSONText: CustomStringConvertible {
         switch self {
         case .integer(let value): "\(value)"
         case .number(let value): value.isFinite ? "\(value)" : "\"\(value)\""
-        case .string(let text): JSONText.quoted(text)
+        case .string(let text): jsonString(text)
         case .bool(let value): "\(value)"
         case .null: "null"
         case .array(let values): "[" + values.map(\.description).joined(separator: ", ") + "]"
         case .object(let fields):
-            "{" + fields.map { "\(JSONText.quoted($0.0)): \($0.1)" }.joined(separator: ", ") + "}"
+            "{" + fields.map { "\(jsonString($0.0)): \($0.1)" }.joined(separator: ", ") + "}"
         }
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case "\n": result += "\\n"
-            case "\u{00}"..<"\u{20}":
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
     }
 }

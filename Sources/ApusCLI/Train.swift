@@ -10,7 +10,8 @@ struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train a model as a recipe says.",
         discussion: """
-            Writes metrics.jsonl, the resolved recipe and checkpoints below --out. Ctrl-C saves and says how to go on.
+            Writes metrics.jsonl, the resolved recipe and checkpoints below --out. Ctrl-C saves and says how to go on, \
+            as do SIGTERM and SIGHUP.
 
             Example:
               apus train Recipes/quickstart.yaml --set data.path=book.txt --out runs/book
@@ -35,6 +36,7 @@ struct Train: ParsableCommand {
     var resume = false
 
     func run() throws {
+        Interruption.outliveReaders()
         let overrides = set + (steps.map { ["training.steps=\($0)"] } ?? [])
         let recipe = try Recipe(contentsOf: self.recipe, overrides: overrides)
         let folder = out ?? "runs/\(recipeName)"
@@ -43,7 +45,7 @@ struct Train: ParsableCommand {
         let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
         Console.line(summary(training, folder: folder))
         Interruption.listen()
-        switch try training.run() {
+        switch try outcome(of: training, folder: folder) {
         case .finished:
             if !training.loadTable.isEmpty { Console.line("\n\(training.loadTable)") }
             Console.line("\nweights: \(training.checkpoint)\nmetrics: \(folder)/metrics.jsonl")
@@ -52,6 +54,28 @@ struct Train: ParsableCommand {
                 "\nstopped after step \(step), saved in \(training.checkpoint); continue with:\n  \(resumeCommand(folder))"
             )
         }
+    }
+
+    /// Runs to the end; an error also says what is saved and how to go on.
+    private func outcome(of training: TrainingRun, folder: String) throws -> TrainingRun.Outcome {
+        do {
+            return try training.run()
+        } catch {
+            throw CommandError("\(error)\n\(whatIsSaved(training, folder, after: "\(error)"))")
+        }
+    }
+
+    private func whatIsSaved(_ training: TrainingRun, _ folder: String, after error: String) -> String {
+        let reason = training.savingError.map { "\($0)" }.flatMap { $0 == error ? nil : $0 }
+        let failure = reason.map { "step \(training.stepsTaken) could not be saved: \($0)\n" } ?? ""
+        guard let saved = training.savedStep, let checkpoint = training.savedCheckpoint else {
+            return failure + "no checkpoint was saved; the run begins anew without --resume"
+        }
+        let earlier = training.earlierCheckpoint.map {
+            "\nif step \(saved) has gone astray already, remove its folder to continue from '\($0)'"
+        }
+        return failure + "step \(saved) is saved in '\(checkpoint)'; continue with:\n  "
+            + resumeCommand(folder) + (earlier ?? "")
     }
 
     private var recipeName: String {

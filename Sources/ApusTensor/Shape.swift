@@ -52,9 +52,6 @@ public struct Shape: Sendable {
         copy.extents[0] = extent
         return copy
     }
-
-    /// The shape without its outermost dimension.
-    public var droppingFirst: Shape { Shape(Array(dimensions.dropFirst())) }
 }
 
 extension Shape: Equatable {

@@ -38,8 +38,11 @@ extension Tensor {
         return storage.pointer.advanced(by: byteOffset)
     }
 
-    /// The elements of a host tensor, row by row.
+    /// The elements of a host tensor, row by row, once the work that completes them is over.
+    ///
+    /// Where that work failed the elements are undefined; ``ready`` tells.
     public func array<Element: TensorElement>(of type: Element.Type = Element.self) -> [Element] {
+        try? ready?.wait()
         let source = pointer(to: type)
         let width = rowCount
         guard shape.rank > 0, !isContiguous else { return Array(UnsafeBufferPointer(start: source, count: count)) }
@@ -51,7 +54,7 @@ extension Tensor {
         return result
     }
 
-    /// The elements of an `f32` or `bf16` host tensor as `Float`.
+    /// The elements of an `f32` or `bf16` host tensor as `Float`, once the work that completes them is over.
     public func floats() -> [Float] {
         if dtype == .f32 { return array(of: Float.self) }
         return array(of: UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }

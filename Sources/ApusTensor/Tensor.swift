@@ -66,14 +66,6 @@ extension Tensor {
         return view(offset: 0, target, rowStride: rowStride)
     }
 
-    /// The same bytes read as another type of the same size.
-    public func reinterpreted(as other: DType) -> Tensor {
-        precondition(other.byteCount == dtype.byteCount)
-        var copy = Tensor(storage: storage, byteOffset: byteOffset, shape: shape, rowStride: rowStride, dtype: other)
-        copy.ready = ready
-        return copy
-    }
-
     private func view(offset: Int, _ shape: Shape, rowStride: Int) -> Tensor {
         var result = Tensor(
             storage: storage, byteOffset: byteOffset + dtype.byteCount(elements: offset), shape: shape,

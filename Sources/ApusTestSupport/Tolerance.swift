@@ -31,3 +31,8 @@ public func relativeError(_ actual: [Float], _ expected: [Double]) -> Double {
     // Against a result of zeros only the absolute size of the difference says anything.
     return (difference / (norm > 0 ? norm : 1)).squareRoot()
 }
+
+/// The same for a reference in single precision.
+public func relativeError(_ actual: [Float], _ expected: [Float]) -> Double {
+    relativeError(actual, expected.map(Double.init))
+}

@@ -1,29 +1,18 @@
+import ApusTestSupport
 import Glibc
 import Testing
 
 @testable import ApusData
 
-@Suite final class TextCorpusTests {
-    private let folder: String
+@Suite struct TextCorpusTests {
+    private let scratch: ScratchFolder
 
-    init() throws {
-        var template = Array("/tmp/apus-data-XXXXXX".utf8CString)
-        folder = String(cString: try #require(mkdtemp(&template)))
-    }
+    init() throws { scratch = try ScratchFolder() }
 
-    deinit {
-        for name in ["a.txt", "b.txt", "c.txt", ".hidden", "pipe"] { unlink("\(folder)/\(name)") }
-        rmdir("\(folder)/inner")
-        rmdir(folder)
-    }
+    private var folder: String { scratch.path }
 
     @discardableResult
-    private func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        let file = try #require(fopen("\(folder)/\(name)", "w"))
-        defer { fclose(file) }
-        #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
-        return "\(folder)/\(name)"
-    }
+    private func write(_ name: String, _ bytes: [UInt8]) throws -> String { try scratch.write(name, bytes) }
 
     private func corpus(_ path: String? = nil) throws -> TextCorpus {
         try TextCorpus(path: path ?? folder, vocabulary: ByteVocabulary())

@@ -21,7 +21,8 @@ struct LayerPass {
     struct Setting {
         var layout: TokenLayout?
         var trace: RoutingTrace?
-        var step: Int?
+        /// The training step; `nil` for a pass outside training.
+        var step: Int? = 1
         var seed: UInt64 = 3
         var globalTokens: Int?
     }

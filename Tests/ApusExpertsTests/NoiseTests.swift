@@ -33,8 +33,8 @@ import Testing
     func `none outside training`(_ noise: Noise, _ scoring: Scoring) throws {
         let (noisy, plain) = (try fixture(noise, scoring), try fixture(nil, scoring))
         let x = try plain.input(50)
-        let expected = try LayerPass(plain, x)
-        let pass = try LayerPass(noisy, x)
+        let expected = try LayerPass(plain, x, LayerPass.Setting(step: nil))
+        let pass = try LayerPass(noisy, x, LayerPass.Setting(step: nil))
         #expect(pass.chosen == expected.chosen)
         expectSameBits(pass.routing.weights.tensor, expected.routing.weights.tensor, "weights")
         expectSameBits(pass.output, expected.output, "output")

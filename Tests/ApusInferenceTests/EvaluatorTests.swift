@@ -67,8 +67,8 @@ import Testing
         let golden = try GoldenGeneration("qwen3_moe")
         let sequences = [golden.prompts[0], [], golden.prompts[1]]
         let evaluator = try Evaluator(golden.model, backend: golden.backend)
-        let path = "/tmp/apus-logits-\(getpid()).safetensors"
-        defer { unlink(path) }
+        let scratch = try ScratchFolder()
+        let path = scratch.file("logits.safetensors")
         try evaluator.writeLogits(of: sequences, to: path)
         let file = try SafetensorsFile(path: path)
         #expect(file.entries.map(\.name).sorted() == ["logits.0", "logits.1", "logits.2"])

@@ -20,7 +20,7 @@ struct GoldenGeneration {
     private let file: SafetensorsFile
 
     init(_ family: String, batchInvariant: Bool = false) throws {
-        let folder = try #require(repositoryRoot()) + "/Tests/Goldens/\(family)"
+        let folder = try goldenFolder(family)
         backend = CPUBackend(batchInvariant: batchInvariant)
         model = try ModelFolder(folder).load(backend: backend)
         let file = try SafetensorsFile(path: "\(folder)/golden.safetensors")

@@ -107,17 +107,13 @@ import Testing
         func counts(_ token: Int) -> Bool { !isMasked || flags[token] != 0 }
         let values = try backend.random(tokens, experts, seed: 1)
         let ids = try choices(tokens, experts, count)
-        let weights = try backend.random(tokens, count, seed: 2)
-        var (sums, frequencies, loads) = (
-            Array(repeating: 0.0, count: groups.count * experts), Array(repeating: 0.0, count: groups.count * experts),
-            Array(repeating: 0.0, count: groups.count * experts)
-        )
+        var sums = Array(repeating: 0.0, count: groups.count * experts)
+        var frequencies = sums
         let picks = ids.array(of: Int32.self).map(Int.init)
-        let (rows, shares) = (values.doubles, weights.doubles)
+        let rows = values.doubles
         for (group, range) in groups.enumerated() {
             for token in range {
                 for slot in token * count..<(token + 1) * count where picks[slot] >= 0 {
-                    loads[group * experts + picks[slot]] += shares[slot]
                     if counts(token) { frequencies[group * experts + picks[slot]] += 1 }
                 }
                 guard counts(token) else { continue }
@@ -129,38 +125,19 @@ import Testing
         expectClose(result, sums, "sums")
         try backend.countChoices(ids, groups: groups, mask: mask, into: result)
         #expect(result.doubles == frequencies)
-        try backend.sumWeights(weights, ids: ids, groups: groups, into: result)
-        expectClose(result, loads, "loads")
 
         let slopes = try backend.random(groups.count, experts, seed: 6)
         let dvalues = try backend.random(tokens, experts, seed: 7)
-        let dweights = try backend.random(tokens, count, seed: 8)
         let gradient = slopes.doubles
-        var (expectedValues, expectedWeights) = (dvalues.doubles, dweights.doubles)
+        var expectedValues = dvalues.doubles
         for (group, range) in groups.enumerated() {
             for token in range {
-                for slot in token * count..<(token + 1) * count where picks[slot] >= 0 {
-                    expectedWeights[slot] += gradient[group * experts + picks[slot]]
-                }
-                guard counts(token) else { continue }
-                for expert in 0..<experts {
+                for expert in 0..<experts where counts(token) {
                     expectedValues[token * experts + expert] += gradient[group * experts + expert]
                 }
             }
         }
         try backend.sumOverGroupsBackward(slopes, groups: groups, mask: mask, into: dvalues)
         expectClose(dvalues, expectedValues, "gradient of sums")
-        try backend.sumWeightsBackward(slopes, ids: ids, groups: groups, into: dweights)
-        expectClose(dweights, expectedWeights, "gradient of loads")
-    }
-
-    @Test(arguments: oddSizes)
-    func `add rows by a factor each`(rows: Int) throws {
-        let (x, factors) = (try backend.random(rows, 33, seed: 1), try backend.random(rows, seed: 2))
-        let y = try backend.random(rows, 33, seed: 3)
-        let (values, scales) = (x.doubles, factors.doubles)
-        let expected = y.doubles.enumerated().map { $1 + scales[$0 / 33] * values[$0] }
-        try backend.addScaledRows(x, factors: factors, into: y)
-        expectClose(y, expected, "rows")
     }
 }

@@ -17,7 +17,7 @@ import Testing
         #expect(counts.activeExperts == 8 * 393_216)
         #expect(counts.active == 15_739_136 - 24 * 393_216)
         #expect(counts.embedding == 1_048_576)
-        #expect(counts.activeInProducts == counts.active - 1_048_576)
+        #expect(counts.lookedUp == 1_048_576)
         #expect(counts.routers == 8192)
 
         let context = model.meanContext(sequence: 256)
@@ -111,7 +111,7 @@ import Testing
     @Test func `OLMoE in eight layers`() throws {
         let counts = try ModelConfiguration.preset(named: "olmoe-8-layers").parameterCounts()
         #expect((Double(counts.total) / 1e7).rounded() == 678)
-        #expect((Double(counts.activeInProducts) / 1e7).rounded() == 104)
+        #expect((Double((counts.active - counts.lookedUp)) / 1e7).rounded() == 104)
     }
 
     @Test func `a dense model is active whole`() throws {

@@ -69,7 +69,7 @@ struct TransformerFixture {
     static let lengths = [12, 9]
 
     func tokens(_ seed: UInt64 = 1) throws -> Tensor {
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let ids = (0..<Self.lengths.reduce(0, +)).map { _ in
             Int.random(in: 0..<model.configuration.vocabulary, using: &generator)
         }

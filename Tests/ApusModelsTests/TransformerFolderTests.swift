@@ -74,13 +74,14 @@ import Testing
         for step in [2, 10, 9] {
             let folder = RunFolder.checkpointName(step: step, in: checkpoints)
             try RunFolder.create(folder)
-            try fixture.model.write(toFolder: folder, as: nil, backend: fixture.backend)
+            let digests = try fixture.model.write(toFolder: folder, as: nil, backend: fixture.backend)
+            try CheckpointManifest(files: digests).write(toFolder: folder)
         }
         try RunFolder.create("\(checkpoints)/step-00000011.tmp-77")
         try RunFolder.create("\(checkpoints)/notes")
         #expect(RunFolder.checkpointSteps(in: checkpoints) == [2, 9, 10])
-        #expect(try RunFolder.model(at: scratch.path + "/") == "\(checkpoints)/step-00000010")
-        #expect(try RunFolder.model(at: "\(checkpoints)/step-00000009") == "\(checkpoints)/step-00000009")
+        #expect(try RunFolder.model(at: scratch.path + "/").folder == "\(checkpoints)/step-00000010")
+        #expect(try RunFolder.model(at: "\(checkpoints)/step-00000009").folder == "\(checkpoints)/step-00000009")
         #expect(RunFolder.checkpointName(step: 123_456_789, in: "c") == "c/step-123456789")
         #expect(RunFolder.checkpointSteps(in: "/nonexistent").isEmpty)
     }

@@ -63,7 +63,6 @@ import Testing
         #expect(tensor[0..<1].ready === event)
         #expect(tensor.columns(0..<1).ready === event)
         #expect(tensor.reshaped(4).ready === event)
-        #expect(tensor.reinterpreted(as: .i32).ready === event)
     }
 
     @Test func `of a single row are dense whatever their stride`() throws {

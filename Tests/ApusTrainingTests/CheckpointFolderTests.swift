@@ -10,7 +10,7 @@ import Testing
 /// Checkpoints that are damaged, half written or have no room: the last good one is always there.
 @Suite struct CheckpointFolderTests {
     /// A run with checkpoints after steps 1 and 2, and the trainer that wrote them.
-    private func saved(_ scratch: Scratch, keep: Int = 2, steps: Int = 2) throws -> (CheckpointFolder, Trainer) {
+    private func saved(_ scratch: ScratchFolder, keep: Int = 2, steps: Int = 2) throws -> (CheckpointFolder, Trainer) {
         let checkpoints = CheckpointFolder(run: scratch.path, keep: keep)
         let trainer = try Trainer(TrainingCase.all[0], .bf16)
         for step in 1...steps {
@@ -26,7 +26,7 @@ import Testing
 
         func apply(to path: String) throws {
             if self == .removed { return #expect(unlink(path) == 0) }
-            var content = try bytes(path)
+            var content = try fileBytes(path)
             switch self {
             case .flippedBit: content[content.count * 2 / 3] ^= 4
             case .truncated: content.removeLast(3)
@@ -47,7 +47,7 @@ import Testing
     ) throws {
         // A byte behind the end of text may be white space.
         if file == "checksums.json", damage == .longer { return }
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let (checkpoints, trainer) = try saved(scratch)
         try damage.apply(to: "\(checkpoints.folder(step: 2))/\(file)")
         let (step, damaged) = checkpoints.newestGood()
@@ -63,7 +63,7 @@ import Testing
     }
 
     @Test func `when all are damaged, there is none, and each is told`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let (checkpoints, _) = try saved(scratch)
         for step in 1...2 { try Damage.flippedBit.apply(to: "\(checkpoints.folder(step: step))/model.safetensors") }
         let (step, damaged) = checkpoints.newestGood()
@@ -72,7 +72,7 @@ import Testing
     }
 
     @Test func `what a dead writer left is passed over and cleared away by the next save`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let (checkpoints, trainer) = try saved(scratch)
         for name in ["step-00000002.tmp-999999", "step-00000007.tmp-999998"] {
             try RunFolder.create("\(checkpoints.path)/\(name)")
@@ -86,23 +86,23 @@ import Testing
 
     @Test(arguments: [(1, [5]), (2, [4, 5]), (3, [3, 4, 5]), (9, [1, 2, 3, 4, 5])])
     func `the newest stay`(_ keep: Int, _ expected: [Int]) throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         #expect(try saved(scratch, keep: keep, steps: 5).0.steps() == expected)
     }
 
     @Test func `a step that is saved again takes the place of the old one`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let (checkpoints, trainer) = try saved(scratch)
-        let before = try bytes("\(checkpoints.folder(step: 2))/model.safetensors")
+        let before = try fileBytes("\(checkpoints.folder(step: 2))/model.safetensors")
         try trainer.train(3...3)
         try checkpoints.save(trainer.model, trainer.optimizer, trainer.state(step: 2), backend: trainer.backend)
-        #expect(try bytes("\(checkpoints.folder(step: 2))/model.safetensors") != before)
+        #expect(try fileBytes("\(checkpoints.folder(step: 2))/model.safetensors") != before)
         #expect(checkpoints.newestGood().step == 2)
         #expect(folderNames(checkpoints.path) == ["step-00000001", "step-00000002"])
     }
 
     @Test func `another model's checkpoint is refused with the first difference`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let (checkpoints, _) = try saved(scratch)
         var other = TrainingCase.all[0].model
         other.heads = 4
@@ -115,9 +115,9 @@ import Testing
         #expect(text.contains("\"heads\": 2") && text.contains("\"heads\": 4"), "\(text)")
     }
 
-    @Test(.enabled(if: TinyDisk.isAvailable, "needs the right to mount a tmpfs"))
+    @Test(.enabled(if: TinyFileSystem.isAvailable, "needs the right to mount a tmpfs"))
     func `a full disk leaves the checkpoint before`() throws {
-        let disk = try #require(TinyDisk(bytes: 768 << 10))
+        let disk = try #require(TinyFileSystem(bytes: 768 << 10))
         let checkpoints = CheckpointFolder(run: disk.path, keep: 1)
         let trainer = try Trainer(TrainingCase.all[0], .f32)
         try trainer.train(1...1)
@@ -135,7 +135,7 @@ import Testing
     }
 
     @Test func `a limit on file sizes leaves the checkpoint before`() async throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         await #expect(processExitsWith: .success) { [path = scratch.path as String] in
             let checkpoints = CheckpointFolder(run: path)
             let trainer = try Trainer(TrainingCase.all[0], .f32)
@@ -153,32 +153,5 @@ import Testing
                 exit(3)
             }
         }
-    }
-}
-
-/// A file system of a few pages, mounted for one test.
-final class TinyDisk {
-    let path: String
-    private let folder: Scratch
-
-    static var isAvailable: Bool { TinyDisk(bytes: 1 << 20) != nil }
-
-    init?(bytes: Int) {
-        guard geteuid() == 0, let folder = try? Scratch() else { return nil }
-        self.folder = folder
-        path = folder.path
-        if Self.run(["mount", "-t", "tmpfs", "-o", "size=\(bytes)", "tmpfs", folder.path]) != 0 { return nil }
-    }
-
-    deinit { _ = Self.run(["umount", path]) }
-
-    private static func run(_ words: [String]) -> Int32 {
-        var arguments = words.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        var process: pid_t = 0
-        guard posix_spawnp(&process, words[0], nil, nil, &arguments, environ) == 0 else { return -1 }
-        var status: Int32 = 0
-        waitpid(process, &status, 0)
-        return status
     }
 }

@@ -11,10 +11,9 @@ import Testing
 @Suite struct LossCurveTests {
     @Test(arguments: ["mixtral", "qwen3_moe"], ["constant", "cosine"])
     func `a hundred steps follow PyTorch`(_ family: String, _ schedule: String) throws {
-        let goldens = try #require(repositoryRoot()) + "/Tests/Goldens"
-        let golden = try SafetensorsFile(path: "\(goldens)/loss_curve/\(family).safetensors")
+        let golden = try SafetensorsFile(path: "\(goldenFolder("loss_curve"))/\(family).safetensors")
         let backend = CPUBackend()
-        let model = try ModelFolder("\(goldens)/\(family)").load(backend: backend, precision: .f32, isTrained: true)
+        let model = try ModelFolder(goldenFolder(family)).load(backend: backend, precision: .f32, isTrained: true)
         let optimizer = try AdamW(model.store, configuration: AdamW.Configuration(), seed: 0, backend: backend)
         let shape = try golden.entry("input_ids").shape
         let configuration = TrainingConfiguration(steps: shape[0], batch: shape[1], precision: .f32, clipNorm: 1)

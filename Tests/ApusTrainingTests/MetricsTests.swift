@@ -57,14 +57,14 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
 
 @Suite struct MetricsFileTests {
     private func steps(_ path: String) throws -> [Int] {
-        try String(decoding: bytes(path), as: UTF8.self).split(separator: "\n").map { line in
+        try String(decoding: fileBytes(path), as: UTF8.self).split(separator: "\n").map { line in
             let fields = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
             return try #require(fields?["step"] as? Int)
         }
     }
 
     @Test func `lines are there as soon as their step is done`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let file = try MetricsFile(path: "\(scratch.path)/metrics.jsonl", afterStep: 0)
         for step in 1...3 {
             try file.append(metrics(step: step))
@@ -73,7 +73,7 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
     }
 
     @Test func `resuming drops later steps and lines that were cut short`() throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let path = "\(scratch.path)/metrics.jsonl"
         let lines = (1...12).map { metrics(step: $0).json }.joined(separator: "\n")
         for cut in [lines + "\n", lines, String(lines.dropLast(40)), lines + "\nrubbish\n\n", lines + "\n{\"step\": 5"]
@@ -85,7 +85,7 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
         }
         #expect(folderNames(scratch.path) == ["metrics.jsonl"])
         _ = try MetricsFile(path: path, afterStep: 0)
-        #expect(try bytes(path).isEmpty)
+        #expect(try fileBytes(path).isEmpty)
     }
 
     @Test func `a file that cannot be written is told`() throws {
@@ -96,7 +96,7 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
     }
 
     @Test func `a line that finds no room is told`() async throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         await #expect(processExitsWith: .success) { [path = scratch.path as String] in
             let file = try MetricsFile(path: "\(path)/metrics.jsonl", afterStep: 0)
             signal(SIGXFSZ, SIG_IGN)
@@ -129,6 +129,36 @@ private func metrics(step: Int = 3, loss: Double = 2.5) -> StepMetrics {
         #expect(text == "step 3/100  loss 2.5000  12346 tokens/s  left 5s  3 MiB  layer 7 peak/mean 1.50")
         metrics.heldOutLoss = 2.75
         #expect(line.line(metrics, remaining: 5, worst: nil).contains("loss 2.5000  held-out 2.7500"))
+    }
+
+    /// What a step that is shown writes.
+    private func shown(_ step: Int, heldOut: Double? = nil, every: Int = 10, columns: Int?) -> String {
+        var metrics = metrics(step: step)
+        metrics.heldOutLoss = heldOut
+        return ProgressLine(steps: 100, every: every).text(metrics, remaining: 5, worst: nil, columns: columns)
+    }
+
+    @Test(arguments: [1, 2, 20, 40, 53, 54, 55, 200])
+    func `on a terminal each step rewrites the line, which is cut to fit`(_ columns: Int) {
+        let whole = "step 3/100  loss 2.5000  12346 tokens/s  left 5s  3 MiB"
+        let text = shown(3, columns: columns)
+        #expect(text == "\r\u{1B}[2K" + whole.prefix(max(columns - 1, 1)))
+        #expect(text.contains("MiB") == (columns > whole.count))
+    }
+
+    @Test(arguments: [20, 200])
+    func `on a terminal the last step and a held-out loss stay, whole`(_ columns: Int) {
+        let last = "\r\u{1B}[2Kstep 100/100  loss 2.5000  12346 tokens/s  left 5s  3 MiB\n"
+        #expect(shown(100, columns: columns) == last)
+        let held = "\r\u{1B}[2Kstep 7/100  loss 2.5000  held-out 2.7500  12346 tokens/s  left 5s  3 MiB\n"
+        #expect(shown(7, heldOut: 2.75, columns: columns) == held)
+    }
+
+    @Test func `in a file every tenth step has a plain line, and so have the last and a held-out loss`() {
+        #expect(shown(3, columns: nil).isEmpty && shown(20, every: 0, columns: nil).isEmpty)
+        for text in [shown(20, columns: nil), shown(100, every: 0, columns: nil), shown(7, heldOut: 2, columns: nil)] {
+            #expect(text.hasPrefix("step ") && text.hasSuffix("3 MiB\n") && text.count { $0 == "\n" } == 1)
+        }
     }
 
     @Test(arguments: [Double.nan, .infinity, 1e30])

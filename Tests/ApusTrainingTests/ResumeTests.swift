@@ -12,7 +12,7 @@ import Testing
     func `three steps, saved, and three more are six steps to the bit`(
         _ training: TrainingCase, _ precision: Precision
     ) throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let checkpoints = CheckpointFolder(run: scratch.path)
         let straight = try Trainer(training, precision)
         try straight.train(1...3)
@@ -42,7 +42,7 @@ import Testing
 
     @Test(arguments: Precision.allCases)
     func `a checkpoint holds moments and, where there are any, masters`(_ precision: Precision) throws {
-        let scratch = try Scratch()
+        let scratch = try ScratchFolder()
         let checkpoints = CheckpointFolder(run: scratch.path)
         let trainer = try Trainer(TrainingCase.all[0], precision)
         try trainer.train(1...1)

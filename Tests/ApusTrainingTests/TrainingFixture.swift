@@ -4,7 +4,7 @@ import ApusModels
 import ApusNN
 import ApusOptim
 import ApusTensor
-import Glibc
+import ApusTestSupport
 import Testing
 
 @testable import ApusTraining
@@ -101,10 +101,11 @@ struct Trainer {
 
     init(
         _ model: ModelConfiguration, _ training: TrainingConfiguration, beta1: Float = 0.9, weightsSeed: UInt64 = 1,
-        threads: Int = 2
+        threads: Int = 2, router: Transformer.RouterFactory? = nil
     ) throws {
         backend = CPUBackend(threadCount: threads)
-        self.model = try Transformer(model, backend: backend, precision: training.precision, isTrained: true)
+        self.model = try Transformer(
+            model, backend: backend, precision: training.precision, isTrained: true, router: router)
         try self.model.store.initialize(seed: weightsSeed, backend: backend)
         optimizer = try AdamW(
             self.model.store, configuration: AdamW.Configuration(beta1: beta1), seed: 9, backend: backend)
@@ -145,27 +146,3 @@ struct Trainer {
         TrainingState(step: step, dataChecksum: 1, settings: ["seed": "9"])
     }
 }
-
-/// A folder of its own for one test, removed at the end of its life.
-final class Scratch: Sendable {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/apus-training-XXXXXX".utf8CString)
-        path = String(cString: try #require(mkdtemp(&template)))
-    }
-
-    deinit { try? RunFolder.remove(path) }
-
-    /// Writes a file below the folder and returns its path.
-    @discardableResult
-    func write(_ name: String, _ bytes: some Collection<UInt8>) throws -> String {
-        let file = try #require(fopen("\(path)/\(name)", "w"))
-        defer { fclose(file) }
-        let bytes = Array(bytes)
-        try #require(fwrite(bytes, 1, bytes.count, file) == bytes.count)
-        return "\(path)/\(name)"
-    }
-}
-
-func bytes(_ path: String) throws -> [UInt8] { try MappedFile(path: path).withUnsafeBytes { Array($0) } }

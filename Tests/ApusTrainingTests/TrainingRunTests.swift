@@ -11,11 +11,11 @@ import Testing
 
 /// Runs from recipe to files: going on, refusing, and what they say when a number is none or memory is gone.
 @Suite struct TrainingRunTests {
-    private let scratch: Scratch
+    private let scratch: ScratchFolder
     private var folder: String { "\(scratch.path)/run" }
 
     init() throws {
-        scratch = try Scratch()
+        scratch = try ScratchFolder()
         var generator = SeededGenerator(seed: 5)
         try scratch.write("text.txt", (0..<3000).map { _ in UInt8.random(in: 97...122, using: &generator) })
     }
@@ -112,13 +112,13 @@ import Testing
         let expected = whole.model.store.groups.map(\.weights.bits)
         let metrics = try #require(textFile("\(folder)/metrics.jsonl")).split(separator: "\n").count
         let file = "run/checkpoints/step-00000006/model.safetensors"
-        var content = try bytes("\(scratch.path)/\(file)")
+        var content = try fileBytes("\(scratch.path)/\(file)")
         content[content.count - 1] ^= 1
         try scratch.write(file, content)
         let again = try run(recipe(steps: 6), resumes: true)
         #expect(again.model.store.groups.map(\.weights.bits) == expected)
         #expect(try #require(textFile("\(folder)/metrics.jsonl")).split(separator: "\n").count == metrics)
-        #expect(try bytes("\(scratch.path)/\(file)") != content)
+        #expect(try fileBytes("\(scratch.path)/\(file)") != content)
     }
 
     /// A weight and what is to be named: itself, for weights are looked at first.
@@ -127,7 +127,7 @@ import Testing
     ])
     func `a weight that is no number stops the step, is named, and harms no checkpoint`(_ name: String) throws {
         try run(recipe())
-        let good = try bytes("\(folder)/checkpoints/step-00000004/model.safetensors")
+        let good = try fileBytes("\(folder)/checkpoints/step-00000004/model.safetensors")
         let run = try TrainingRun(recipe(steps: 6), folder: folder, resumes: true, backend: CPUBackend(threadCount: 1))
         let weights = try #require(run.model.store[name]).acquire(on: .cpu)
         weights.assign(weights.floats().map { _ in Float.nan })
@@ -135,7 +135,7 @@ import Testing
         #expect(error?.step == 5)
         #expect(error?.place == "\(weights.count) weights of \(name)")
         #expect(folderNames("\(folder)/checkpoints") == ["step-00000002", "step-00000004"])
-        #expect(try bytes("\(folder)/checkpoints/step-00000004/model.safetensors") == good)
+        #expect(try fileBytes("\(folder)/checkpoints/step-00000004/model.safetensors") == good)
         #expect(try self.run(recipe(steps: 6), resumes: true).stepsTaken == 6)
     }
 

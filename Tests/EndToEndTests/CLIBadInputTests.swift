@@ -4,9 +4,9 @@ import Testing
 
 /// What users get wrong: a line that says what, where and what would work; status 1, or 64 for a wrong use.
 @Suite struct CLIBadInputTests {
-    private let scratch: CLIScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try CLIScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     @Test(arguments: ["eval", "generate", "inspect"])
     func `a folder that is not there`(_ verb: String) throws {
@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func `a shard cut short, and a header that lies`() throws {
-        let folder = try scratch.copy("mixtral")
+        let folder = try scratch.copy(golden: "mixtral")
         let file = "\(folder)/model.safetensors"
         let whole = try #require(FileManager.default.contents(atPath: file))
         try whole.prefix(whole.count / 2).write(to: URL(fileURLWithPath: file))
@@ -28,7 +28,7 @@ import Testing
     }
 
     @Test func `another architecture`() throws {
-        let folder = try scratch.copy("mixtral")
+        let folder = try scratch.copy(golden: "mixtral")
         let text = try #require(textFile("\(folder)/config.json"))
             .replacingOccurrences(of: "\"mixtral\"", with: "\"llama\"")
         try Data(text.utf8).write(to: URL(fileURLWithPath: "\(folder)/config.json"))
@@ -42,7 +42,7 @@ import Testing
         ("[[1]]", "two tokens", "", ""),
     ])
     func `lists of tokens that are none`(_ text: String, _ first: String, _ second: String, _ third: String) throws {
-        let file = try scratch.write("ids.json", text)
+        let file = try scratch.write("ids.json", text: text)
         let arguments = ["eval", try goldenFolder("mixtral"), "--tokens", file]
         let result = try CLI.run(arguments)
         #expect(result.status == 1 && result.output.isEmpty)
@@ -52,7 +52,7 @@ import Testing
     }
 
     @Test func `text for a model that does not read bytes`() throws {
-        let text = try scratch.write("text.txt", "some text")
+        let text = try scratch.write("text.txt", text: "some text")
         try CLI.expectRefusal(["eval", goldenFolder("olmoe"), "--data", text], "OLMoE", "--tokens")
         try CLI.expectRefusal(["generate", goldenFolder("olmoe"), "--prompt", "a"], "OLMoE", "--prompt-tokens")
     }
@@ -69,7 +69,7 @@ import Testing
     }
 
     @Test func `an output that cannot be written`() throws {
-        let tokens = try scratch.write("ids.json", "[[1, 2]]")
+        let tokens = try scratch.write("ids.json", text: "[[1, 2]]")
         try CLI.expectRefusal(
             ["eval", goldenFolder("mixtral"), "--tokens", tokens, "--logits", scratch.file("no/such/x.safetensors")],
             scratch.file("no/such"))
@@ -88,7 +88,7 @@ import Testing
 
     @Test func `a device that this build has not`() throws {
         try CLI.expectRefusal(["doctor", "--device", "cuda"], "no CUDA backend in this build")
-        let text = try scratch.write("text.txt", "some text")
+        let text = try scratch.write("text.txt", text: "some text")
         try CLI.expectRefusal(["eval", goldenFolder("olmoe"), "--data", text, "--device", "cuda"], "no CUDA backend")
     }
 }

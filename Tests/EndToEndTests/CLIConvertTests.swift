@@ -5,9 +5,9 @@ import Testing
 
 /// `apus convert`: round trips lose nothing, and what does not fit is named.
 @Suite struct CLIConvertTests {
-    private let scratch: CLIScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try CLIScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     @discardableResult
     private func convert(_ arguments: String..., sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
@@ -64,7 +64,7 @@ import Testing
     }
 
     @Test func `a tensor that is missing or left over is named`() throws {
-        let folder = try scratch.copy("mixtral")
+        let folder = try scratch.copy(golden: "mixtral")
         var text = try #require(textFile("\(folder)/config.json"))
         text = text.replacingOccurrences(of: "\"num_hidden_layers\": 2", with: "\"num_hidden_layers\": 1")
         try Data(text.utf8).write(to: URL(fileURLWithPath: "\(folder)/config.json"))

@@ -5,16 +5,17 @@ import Testing
 
 /// `apus eval` on models that Hugging Face's own code wrote, and on bytes.
 @Suite struct CLIEvalTests {
-    private let scratch: CLIScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try CLIScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     @Test(arguments: ["mixtral", "olmoe", "qwen3_moe"])
     func `logits and loss are those of transformers`(_ family: String) throws {
         let folder = try goldenFolder(family)
         let golden = try SafetensorsFile(path: "\(folder)/golden.safetensors")
         let shape = try golden.entry("plain.logits").shape
-        let tokens = try scratch.write("ids.json", tokenLists(golden.int32Values("plain.input_ids"), width: shape[1]))
+        let tokens = try scratch.write(
+            "ids.json", text: tokenLists(golden.int32Values("plain.input_ids"), width: shape[1]))
         let file = scratch.file("logits.safetensors")
         let result = try CLI.run(["eval", folder, "--tokens", tokens, "--logits", file, "--json"])
         #expect(result.status == 0, "\(result.errors)")
@@ -38,7 +39,7 @@ import Testing
             "needs a Python with safetensors: set APUS_PYTHON"))
     func `python reads the logits`() throws {
         let python = try #require(ProcessInfo.processInfo.environment["APUS_PYTHON"])
-        let tokens = try scratch.write("ids.json", "[[1, 2, 3], [4, 5]]")
+        let tokens = try scratch.write("ids.json", text: "[[1, 2, 3], [4, 5]]")
         let file = scratch.file("logits.safetensors")
         let result = try CLI.run(["eval", goldenFolder("mixtral"), "--tokens", tokens, "--logits", file])
         #expect(result.status == 0, "\(result.errors)")
@@ -79,17 +80,17 @@ struct CLIRun {
     let folder: String
     let text: String
 
-    init(_ scratch: CLIScratch) throws {
+    init(_ scratch: ScratchFolder) throws {
         folder = scratch.file("run")
         text = try scratch.write(
-            "text.txt", String(repeating: "The quick brown fox jumps over the lazy dog. ", count: 60))
+            "text.txt", text: String(repeating: "The quick brown fox jumps over the lazy dog. ", count: 60))
         let recipe = try scratch.write(
             "tiny.yaml",
-            """
-            model: {preset: tiny}
-            data: {path: \(text), sequence_length: 32}
-            training: {steps: 2, batch: 2, precision: f32, threads: 1}
-            """)
+            text: """
+                model: {preset: tiny}
+                data: {path: \(text), sequence_length: 32}
+                training: {steps: 2, batch: 2, precision: f32, threads: 1}
+                """)
         let result = try CLI.run(["train", recipe, "--out", folder])
         try #require(result.status == 0, "\(result.errors)")
     }

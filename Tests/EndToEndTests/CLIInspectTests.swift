@@ -4,9 +4,9 @@ import Testing
 
 /// `apus inspect`: sizes, tensors, the state of a run, checksums.
 @Suite struct CLIInspectTests {
-    private let scratch: CLIScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try CLIScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     @Test func `a hugging face folder`() throws {
         let result = try CLI.run(["inspect", goldenFolder("qwen3_moe"), "--tensors", "--json"])

@@ -18,8 +18,7 @@ import Testing
         while killed < Self.kills {
             let before = scratch.steps().last ?? 0
             try #require(before < steps, "the run ended after \(killed) kills")
-            let command = try TrainCommand(
-                scratch.arguments(before > 0 ? ["--resume"] : [], set: settings), in: scratch)
+            let command = try ChildProcess.apus(scratch.arguments(before > 0 ? ["--resume"] : [], set: settings))
             let target = before + Int.random(in: 0...2, using: &generator)
             // Every other kill waits for a save to begin, and then for some part of it.
             command.wait { scratch.steps().last ?? 0 >= target }

@@ -39,8 +39,8 @@ import Testing
 
     @Test func `the resolved recipe trains the same model`() throws {
         try scratch.train(set: ["model.experts.count=5"])
-        let again = try TrainCommand(
-            ["train", "\(scratch.path)/run/recipe.yaml", "--out", "\(scratch.path)/again"], in: scratch)
+        let again = try ChildProcess.apus(
+            ["train", "\(scratch.path)/run/recipe.yaml", "--out", "\(scratch.path)/again"])
         #expect(again.wait() == .exit(0), "\(again.errors)")
         #expect(try scratch.losses("again") == scratch.losses("run"))
         scratch.expectSameEnd("run", "again")
@@ -59,7 +59,7 @@ import Testing
     func `a signal saves, and the command it shows goes on`(_ signal: Int32) throws {
         let settings = ["output.save_every=0", "data.path=\(scratch.path)/text.txt"]
         try scratch.train(["--steps", "400"], out: "whole", set: settings)
-        let command = try TrainCommand(scratch.arguments(["--steps", "400"], set: settings), in: scratch)
+        let command = try ChildProcess.apus(scratch.arguments(["--steps", "400"], set: settings))
         command.wait { scratch.lines() >= 3 }
         command.send(signal)
         #expect(command.wait() == .exit(0), "\(command.errors)")
@@ -69,10 +69,51 @@ import Testing
         let shown = try #require(command.output.split(separator: "\n").last { $0.contains("apus train ") })
         let words = shown.split(separator: " ").map(String.init)
         #expect(words.first == "apus" && words.last == "--resume")
-        let resumed = try TrainCommand(Array(words.dropFirst()), in: scratch)
+        let resumed = try ChildProcess.apus(Array(words.dropFirst()))
         #expect(resumed.wait() == .exit(0), "\(resumed.errors)")
         #expect(try scratch.losses() == scratch.losses("whole"))
         scratch.expectSameEnd("run", "whole")
+    }
+
+    @Test(arguments: [(SIGINT, SIGINT), (SIGINT, SIGTERM), (SIGTERM, SIGINT)])
+    func `the second signal ends the program at once, without a save`(_ first: Int32, _ second: Int32) throws {
+        // Steps of some seconds, so that both signals meet the same one.
+        let long = [
+            "model.width=256", "model.layers=6", "model.experts.width=512", "training.batch=64",
+            "training.micro_batch=64", "output.save_every=0", "training.evaluate_every=0",
+        ]
+        let command = try ChildProcess.apus(scratch.arguments(["--steps", "400"], set: long))
+        command.wait { scratch.lines() >= 1 }
+        command.send(first)
+        // Until the handler has run: two signals of a kind that wait together are one.
+        command.wait { !command.hasPendingSignal }
+        usleep(20_000)
+        try #require(!command.hasEnded, "a step must last longer than two signals")
+        command.send(second)
+        #expect(command.wait() == .exit(128 + second), "\(command.errors)")
+        #expect(scratch.steps().isEmpty && !command.output.contains("stopped after"))
+    }
+
+    @Test func `a dead expert and a collapsed layer are told while the run goes on`() throws {
+        // Tokens that are all alike have one expert, and next to no learning leaves it so.
+        try scratch.write("text.txt", Array(repeating: 97, count: 4000))
+        let settings = [
+            "model.experts.count=6", "model.experts.choices=1", "model.experts.policy=dropless",
+            "model.experts.router.jitter=0", "model.experts.losses.balance=0", "training.evaluate_every=0",
+            "training.optimizer.learning_rate=1e-9",
+        ]
+        let command = try scratch.train(["--steps", "24"], set: settings)
+        let lines = command.output.split(separator: "\n").map(String.init)
+        for layer in 0...1 {
+            let dead = lines.filter { $0.hasPrefix("warning: layer \(layer): expert ") }
+            #expect(dead.count == 1 && dead[0].contains(" got no token for 20 steps; raise "), "\(command.output)")
+            #expect(dead.first?.contains("model.experts.losses.balance") == true)
+            let collapsed = lines.filter { $0.hasPrefix("warning: layer \(layer) has collapsed: 1 of 6 experts get ") }
+            #expect(collapsed.count == 1 && collapsed[0].contains("100.0 % of the tokens"), "\(command.output)")
+        }
+        let warned = try #require(lines.firstIndex { $0.hasPrefix("warning: ") })
+        #expect(lines[..<warned].last?.hasPrefix("step 18/24") == true)
+        #expect(lines[warned...].contains { $0.hasPrefix("step 20/24") })
     }
 
     /// What is asked for, after a run of eight steps, and what the refusal says.
@@ -93,14 +134,14 @@ import Testing
         try scratch.train()
         let before = try [scratch.bytes("run/metrics.jsonl"), scratch.bytes("run/recipe.yaml")].map { try #require($0) }
         for (arguments, says) in Self.refusals {
-            let command = try TrainCommand(scratch.arguments(arguments), in: scratch)
+            let command = try ChildProcess.apus(scratch.arguments(arguments))
             let end = command.wait()
             #expect(end != .exit(0) && end != .signal(SIGILL) && end != .signal(SIGTRAP), "\(arguments)")
             for part in says { #expect(command.errors.contains(part), "\(arguments): \(command.errors)") }
         }
         try scratch.write(
             "text.txt", Array("another text, as long as it takes to be one ".utf8) + Array(repeating: 65, count: 4000))
-        let command = try TrainCommand(scratch.arguments(["--resume", "--steps", "9"]), in: scratch)
+        let command = try ChildProcess.apus(scratch.arguments(["--resume", "--steps", "9"]))
         #expect(command.wait() != .exit(0))
         #expect(command.errors.contains("is not the text that the run began with"), "\(command.errors)")
         #expect(scratch.steps() == [6, 8])
@@ -115,7 +156,7 @@ import Testing
     func `text that cannot be trained on is refused before anything is written`(_ text: [UInt8]?, _ says: String) throws
     {
         if let text { try scratch.write("bad.txt", text) }
-        let command = try TrainCommand(scratch.arguments(set: ["data.path=\(scratch.path)/bad.txt"]), in: scratch)
+        let command = try ChildProcess.apus(scratch.arguments(set: ["data.path=\(scratch.path)/bad.txt"]))
         #expect(command.wait() == .exit(1))
         #expect(command.errors.contains("bad.txt' ") && command.errors.contains(says), "\(command.errors)")
         #expect(scratch.names("run").isEmpty)
@@ -123,7 +164,7 @@ import Testing
 
     @Test func `too little memory is told with the request, what is held and a key to lower`() throws {
         let settings = ["training.memory_limit=1MiB", "model.width=64", "model.experts.width=64"]
-        let command = try TrainCommand(scratch.arguments(set: settings), in: scratch)
+        let command = try ChildProcess.apus(scratch.arguments(set: settings))
         #expect(command.wait() == .exit(1))
         for part in ["out of memory: ", " asked for ", "held ", "of the 1 MiB allowed", "parameters ", "Lower "] {
             #expect(command.errors.contains(part), "\(command.errors)")
@@ -134,12 +175,16 @@ import Testing
         try scratch.train()
         let good = try #require(scratch.bytes("run/checkpoints/step-00000008/model.safetensors"))
         let wild = ["training.optimizer.learning_rate=1e30", "output.save_every=0"]
-        let command = try TrainCommand(scratch.arguments(["--resume", "--steps", "40"], set: wild), in: scratch)
+        let command = try ChildProcess.apus(scratch.arguments(["--resume", "--steps", "40"], set: wild))
         #expect(command.wait() == .exit(1))
         #expect(command.errors.contains("is not finite") && command.errors.contains("first seen in the "))
         #expect(command.errors.contains("training.optimizer.learning_rate"), "\(command.errors)")
-        #expect(scratch.steps() == [6, 8])
+        // The steps taken before are saved too; whoever holds them for astray removes them.
+        #expect(scratch.steps().prefix(2) == [6, 8])
         #expect(scratch.bytes("run/checkpoints/step-00000008/model.safetensors") == good)
+        for step in scratch.steps().dropFirst(2) {
+            try FileManager.default.removeItem(atPath: "\(scratch.path)/run/checkpoints/step-0000000\(step)")
+        }
         try scratch.train(["--resume", "--steps", "10"])
         #expect(try scratch.metrics().compactMap { $0["step"] as? Int } == Array(1...10))
     }

@@ -26,7 +26,7 @@ public struct ResidualExpert {
         let dense = try expert(x, on: tape)
         let logits = try Linear(weight: coefficient, bias: bias)(x, on: tape, outputType: .f32)
         let weights = try softmax(logits, on: tape)
-        return try mix([routed, dense], weights, on: tape)
+        return try mix(routed, dense, weights, on: tape)
     }
 
     private func softmax(_ logits: Variable, on tape: Tape) throws -> Variable {
@@ -40,31 +40,18 @@ public struct ResidualExpert {
         }
     }
 
-    /// A combine whose two "choices" are the branches: the rows of both, one after the other, weighted and summed.
-    private func mix(_ branches: [Variable], _ weights: Variable, on tape: Tape) throws -> Variable {
-        let backend = tape.backend
-        let (tokens, width) = (branches[0].shape[0], branches[0].shape[1])
-        let rows = try backend.empty(Shape(2 * tokens, width), branches[0].dtype)
-        for (index, branch) in branches.enumerated() {
-            try backend.copy(branch.tensor, into: rows[index * tokens..<(index + 1) * tokens])
-        }
-        let slots = (0..<tokens).flatMap { [Int32($0), Int32(tokens + $0)] }
-        let slotToRow = try backend.allocator.tensor(slots, Shape(slots.count), .activations)
-        let y = try backend.empty(Shape(tokens, width), rows.dtype)
-        try backend.combineRows(rows, slotToRow: slotToRow, weights: weights.tensor, choices: 2, into: y, adds: false)
-        return tape.record("residual_mix", inputs: branches + [weights], output: y) { flow in
+    private func mix(_ routed: Variable, _ dense: Variable, _ weights: Variable, on tape: Tape) throws -> Variable {
+        let y = try tape.backend.empty(routed.shape, routed.dtype)
+        try tape.backend.mixRows(routed.tensor, dense.tensor, weights: weights.tensor, into: y)
+        return tape.record("residual_mix", inputs: [routed, dense, weights], output: y) { flow in
             guard let dy = flow.output() else { return }
-            let drows = try flow.backend.empty(rows.shape, rows.dtype)
+            let gradients = try (0..<2).map { _ in try flow.backend.empty(dy.shape, dy.dtype) }
             let dweights = try flow.backend.empty(weights.shape, .f32)
-            try flow.backend.combineRowsBackward(
-                dy, rows: rows, slotToRow: slotToRow, weights: weights.tensor, choices: 2, drows: drows,
+            try flow.backend.mixRowsBackward(
+                dy, routed.tensor, dense.tensor, weights: weights.tensor, da: gradients[0], db: gradients[1],
                 dweights: dweights)
-            for (index, branch) in branches.enumerated() {
-                let part = drows[index * tokens..<(index + 1) * tokens]
-                let gradient = try flow.backend.empty(part.shape, part.dtype)
-                try flow.backend.copy(part, into: gradient)
-                try flow.accumulate(gradient, into: branch)
-            }
+            try flow.accumulate(gradients[0], into: routed)
+            try flow.accumulate(gradients[1], into: dense)
             try flow.accumulate(dweights, into: weights)
         }
     }

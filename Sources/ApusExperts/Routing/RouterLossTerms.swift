@@ -2,7 +2,7 @@ import ApusKernels
 import ApusNN
 import ApusTensor
 
-// Shape letters: T tokens, E experts, K choices per token, G routing groups.
+// Shape letters: T tokens, E experts, K choices per token, G groups.
 
 /// The auxiliary losses of one layer: their values, and their gradients as roots on the tape.
 ///
@@ -13,9 +13,9 @@ struct RouterLossTerms {
     let layout: TokenLayout
     let globalTokens: Int
 
-    /// Token ranges that balance is measured over: routing groups, or all tokens of the pass when it is pooled.
+    /// Token ranges that balance is measured over: the layout's, or all tokens of the pass when it is pooled.
     var balanceGroups: [Range<Int>] {
-        losses.scope == .pooled ? [0..<layout.tokenCount] : layout.routingGroups
+        losses.scope == .pooled ? [0..<layout.tokenCount] : layout.balanceGroups
     }
 
     private var share: Float { 1 / Float(globalTokens) }

@@ -9,7 +9,7 @@ import ApusTensor
 /// 1. Logits `x w^T` in `f32`, from an input that may be jittered (training).
 /// 2. Scores: softmax or sigmoid of the logits.
 /// 3. Choice: the K highest scores, with a selection bias or Gumbel noise that does not enter the weights.
-/// 4. Policy: choices beyond an expert's capacity are dropped.
+/// 4. Policy: in training, choices beyond an expert's capacity are dropped.
 /// 5. Weights: the kept choices' scores, perhaps renormalised, in `f32`.
 /// 6. Losses: balance, z and importance, each a root of its own.
 public struct TopKRouter: Router {
@@ -146,7 +146,10 @@ public struct TopKRouter: Router {
     ) throws -> RoutingDecision {
         let backend = context.forward.tape.backend
         let layout = context.forward.layout
-        guard case .capacity(let factor, let minimum, let order) = policy else {
+        // Capacity is a budget of training. Outside it a token's experts must not depend on who else is in the batch, nor
+        // on whether earlier tokens are in this pass or in the cache, so every choice is computed (decision 009).
+        guard case .capacity(let factor, let minimum, let order) = policy, let step = context.forward.trainingStep
+        else {
             return RoutingDecision(
                 ids: ids, kept: ids, experts: experts, capacities: [], isPadded: false,
                 permutation: try backend.sortByExpert(ids, experts: experts))
@@ -161,8 +164,7 @@ public struct TopKRouter: Router {
         case .probability: priority = .score(scores)
         case .random:
             let stream = RandomStream(
-                seed: context.forward.seed, purpose: .tokenSelection, layer: layer,
-                step: context.forward.trainingStep ?? 0)
+                seed: context.forward.seed, purpose: .tokenSelection, layer: layer, step: step)
             priority = .random(stream, firstGlobalSlot: UInt64(layout.firstGlobalToken * choices))
         }
         let kept = try backend.empty(ids.shape, .i32)

@@ -97,18 +97,41 @@ public struct Evaluator {
 
     /// Writes the logits of `sequences` to a safetensors file: `logits.0`, `logits.1`, ..., each (T, V) `f32`.
     ///
+    /// - Parameter vocabulary: Tells how many bytes the tokens stand for.
+    /// - Returns: the loss that follows from these logits, each sequence seen whole; `nil` when no sequence has two
+    ///   tokens, so that none is predicted.
     /// - Throws: what ``logits(of:_:)`` throws; ``CheckpointFileError``. On an error the file is as it was.
-    public func writeLogits(of sequences: [[Int32]], to path: String) throws {
+    @discardableResult
+    public func writeLogits(
+        of sequences: [[Int32]], to path: String, vocabulary: (any Vocabulary)? = nil
+    ) throws -> Evaluation? {
         let specs = sequences.enumerated().map { index, tokens in
             TensorSpec(name: "logits.\(index)", dtype: .f32, shape: [tokens.count, model.configuration.vocabulary])
         }
         var writer = try SafetensorsWriter(path: path, tensors: specs)
+        var (nats, tokens, byteCount) = (0.0, 0, 0)
         try logits(of: sequences) { index, logits in
             let bytes = UnsafeRawBufferPointer(
                 start: logits.rawPointer, count: DType.f32.byteCount(elements: logits.count))
             try writer.append(bytes, to: specs[index].name)
+            let targets = Array(sequences[index].dropFirst())
+            nats += try loss(logits, targets)
+            tokens += targets.count
+            if let vocabulary { byteCount += targets.reduce(0) { $0 + vocabulary.bytes(of: $1).count } }
         }
         try writer.finish()
+        return tokens == 0 ? nil : Evaluation(nats: nats, tokens: tokens, bytes: vocabulary == nil ? nil : byteCount)
+    }
+
+    /// The summed loss in nats of logits (T, V) against targets (T - 1); the last token's predict nothing known.
+    private func loss(_ logits: Tensor, _ targets: [Int32]) throws -> Double {
+        guard !targets.isEmpty else { return 0 }
+        let shape = Shape(targets.count)
+        let (losses, logSumExp) = (try backend.empty(shape, .f32), try backend.empty(shape, .f32))
+        try backend.crossEntropy(
+            logits[0..<targets.count], targets: backend.allocator.tensor(targets, shape), loss: losses,
+            logSumExp: logSumExp)
+        return losses.floats().reduce(0) { $0 + Double($1) }
     }
 
     /// Consecutive items in as few batches as a limit on their summed sizes allows; an item above it is alone.

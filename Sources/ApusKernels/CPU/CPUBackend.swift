@@ -42,6 +42,14 @@ public final class CPUBackend: Backend {
         isBatchInvariant = batchInvariant
     }
 
+    /// A backend on the threads of another, whose memory is its own: what it uses is neither limited nor counted there.
+    init(sharingThreadsOf other: CPUBackend) {
+        allocator = CachingAllocator()
+        pool = other.pool
+        productEngine = other.productEngine
+        isBatchInvariant = other.isBatchInvariant
+    }
+
     /// Scratch memory for one op, `bytesPerThread` for each thread of the pool, a cache line apart.
     func workspace(bytesPerThread: Int) throws -> Workspace {
         let stride = (bytesPerThread + 63) / 64 * 64

@@ -1,9 +1,31 @@
 public import ApusTensor
+import CApusKernels
 
-/// What this machine's products and memory reach, measured: the ceilings that figures are given as a share of.
+/// What this machine's arithmetic, products and memory reach, measured: the ceilings that figures are a share of.
+///
+/// Operands live outside the backend's account: measuring neither meets its limit nor moves its peaks.
 public enum MachineSpeed {
+    /// FLOP/s of multiply-adds on registers alone, on all threads of `pool` at once, the best of several: what no product
+    /// can pass. For `bf16` the processor's own instruction, and where it has none the peak of `f32`.
+    public static func peak(_ dtype: DType, pool: ThreadPool, rounds: Int = 5) -> Double {
+        let type = dtype == .bf16 ? APUS_BF16 : APUS_F32
+        // About 10 ms at a full vector of multiply-adds in each cycle of 3 GHz.
+        let steps = 3_000_000
+        var sink: Float = 0
+        // The count is the same for every run of as many steps.
+        let operations = apus_peak_run(type, steps, &sink)
+        let seconds = bestTime(rounds) {
+            pool.run(parts: pool.threadCount) { _, _ in
+                var sink: Float = 0
+                _ = apus_peak_run(type, steps, &sink)
+            }
+        }
+        return operations * Double(pool.threadCount) / seconds
+    }
+
     /// FLOP/s of a large product, the best of several.
     public static func product(_ dtype: DType, backend: any Backend, rounds: Int = 5) throws -> Double {
+        let backend = ownMemory(backend)
         let (m, n, k) = (768, 768, 768)
         let a = try backend.zeros(Shape(m, k), dtype, .workspace)
         let b = try backend.zeros(Shape(n, k), dtype, .workspace)
@@ -14,11 +36,17 @@ public enum MachineSpeed {
 
     /// Bytes a second of a copy larger than any cache, read and written, the best of several.
     public static func memory(backend: any Backend, rounds: Int = 5) throws -> Double {
+        let backend = ownMemory(backend)
         let bytes = 256 << 20
         let source = try backend.zeros(Shape(bytes / 4), .f32, .workspace)
         let target = try backend.zeros(Shape(bytes / 4), .f32, .workspace)
         let seconds = try bestTime(rounds) { try backend.scale(source, by: 1, into: target) }
         return 2 * Double(bytes) / seconds
+    }
+
+    /// The same threads and kernels with an allocator that is let go with the measurement; a device keeps its own.
+    private static func ownMemory(_ backend: any Backend) -> any Backend {
+        (backend as? CPUBackend).map { CPUBackend(sharingThreadsOf: $0) } ?? backend
     }
 
     private static func bestTime(_ rounds: Int, _ body: () throws -> Void) rethrows -> Double {

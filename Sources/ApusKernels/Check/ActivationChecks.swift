@@ -58,6 +58,15 @@ extension OpCheck {
     }
 
     static let rotary: [[OpCheck]] = [
+        make("rotary table", [.f32]) { probe in
+            let table = try probe.backend.rotaryTable(positions: 50, headWidth: 16, theta: 500)
+            let angles = (0..<50 * 8).map { place -> Double in
+                let (position, pair) = (place / 8, place % 8)
+                return Double(position) * pow(500.0, -Double(pair) / 8)
+            }
+            probe.expect(table.cosines, angles.map { cos($0) })
+            probe.expect(table.sines, angles.map { sin($0) })
+        },
         make("rotary") { probe in try checkRotation(&probe, inverse: false) },
         make("rotary backward") { probe in try checkRotation(&probe, inverse: true) },
     ]

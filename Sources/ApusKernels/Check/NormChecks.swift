@@ -18,13 +18,15 @@ extension OpCheck {
         make("add + rms-norm") { probe in
             for (t, d) in sizes {
                 let (x, r, w) = (try probe.draw(t, d), try probe.draw(t, d), try probe.draw(d, mean: 1, spread: 0.2))
-                let (sum, y) = (try probe.empty(t, d), try probe.empty(t, d))
+                let (sum, y, rstd) = (try probe.empty(t, d), try probe.empty(t, d), try probe.empty(t, dtype: .f32))
                 try probe.backend.addRMSNorm(
                     x.tensor, residual: r.tensor, weight: w.tensor, epsilon: Float(epsilon), sum: sum, into: y,
-                    rstd: nil)
+                    rstd: rstd)
                 let expected = zip(x.values, r.values).map { $0 + $1 }
                 probe.expect(sum, expected)
                 probe.expect(y, rms(expected, w.values))
+                let squares = (0..<t).map { row in expected[row * d..<(row + 1) * d].reduce(0) { $0 + $1 * $1 } }
+                probe.expect(rstd, squares.map { 1 / ($0 / Double(d) + epsilon).squareRoot() })
             }
         },
         make("rms-norm backward") { probe in
@@ -49,6 +51,9 @@ extension OpCheck {
                 try probe.backend.layerNorm(
                     x.tensor, weight: w.tensor, bias: b.tensor, epsilon: Float(epsilon), into: y, mean: nil, rstd: nil)
                 probe.expect(y, layer(x.values, w.values, b.values))
+                try probe.backend.layerNorm(
+                    x.tensor, weight: w.tensor, bias: nil, epsilon: Float(epsilon), into: y, mean: nil, rstd: nil)
+                probe.expect(y, layer(x.values, w.values, b.values.map { _ in 0 }))
             }
         },
         make("layer-norm backward") { probe in
@@ -66,6 +71,14 @@ extension OpCheck {
                 probe.expect(dx, numericGradient(x.values) { dot(dy.values, layer($0, w.values, b.values)) })
                 probe.expect(dw, numericGradient(w.values) { dot(dy.values, layer(x.values, $0, b.values)) })
                 probe.expect(db, numericGradient(b.values) { dot(dy.values, layer(x.values, w.values, $0)) })
+                // A bias moves nothing but its own gradient, so without one the others stay; they add to what was there.
+                let (before, scale) = (try probe.draw(t, d), try probe.zeros(d))
+                try probe.backend.layerNormBackward(
+                    dy.tensor, x: x.tensor, weight: w.tensor, mean: mean, rstd: rstd, into: before.tensor, adds: true,
+                    weightGradient: scale, biasGradient: nil)
+                let slope = numericGradient(x.values) { dot(dy.values, layer($0, w.values, b.values)) }
+                probe.expect(before.tensor, zip(slope, before.values).map { $0 + $1 })
+                probe.expect(scale, numericGradient(w.values) { dot(dy.values, layer(x.values, $0, b.values)) })
             }
         },
     ]

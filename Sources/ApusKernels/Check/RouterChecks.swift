@@ -93,26 +93,27 @@ extension OpCheck {
                 return [first, (first + 1 + probe.integer(below: e - 1)) % e]
             }
             let (groups, capacities) = ([0..<10, 10..<24], [3, 5])
-            for byScore in [false, true] {
+            let stream = RandomStream(seed: 5, purpose: .tokenSelection, layer: 1, step: 2)
+            // Higher keeps its place; equal ranks stay in the order of places.
+            let rules: [(priority: CapacityPriority, rank: (Int) -> Double)] = [
+                (.position, { _ in 0 }), (.score(scores.tensor), { scores.values[$0 / k * e + ids[$0]] }),
+                (.random(stream, firstGlobalSlot: 9), { uniform(stream, 9 + UInt64($0)) }),
+            ]
+            for (priority, rank) in rules {
                 let kept = try probe.empty(t, k, dtype: .i32)
                 try probe.backend.limitToCapacity(
                     probe.put(ids, t, k), experts: e, groups: groups, capacities: capacities,
-                    priority: byScore ? .score(scores.tensor) : .position, into: kept)
+                    priority: priority, into: kept)
                 var expected = Array(repeating: -1, count: t * k)
                 for (group, capacity) in zip(groups, capacities) {
                     // First choices of all tokens before second choices: the order of places.
                     let slots = (0..<k).flatMap { choice in group.map { $0 * k + choice } }
                     for expert in 0..<e {
-                        var wanted = slots.filter { ids[$0] == expert }
-                        if byScore {
-                            wanted = wanted.enumerated().sorted { a, b in
-                                let (x, y) = (
-                                    scores.values[a.element / k * e + expert], scores.values[b.element / k * e + expert]
-                                )
-                                return x != y ? x > y : a.offset < b.offset
-                            }.map(\.element)
+                        let wanted = slots.filter { ids[$0] == expert }.enumerated().sorted { a, b in
+                            let (x, y) = (rank(a.element), rank(b.element))
+                            return x != y ? x > y : a.offset < b.offset
                         }
-                        for slot in wanted.prefix(capacity) { expected[slot] = expert }
+                        for (_, slot) in wanted.prefix(capacity) { expected[slot] = expert }
                     }
                 }
                 probe.expect(kept, equals: expected)
@@ -136,6 +137,9 @@ extension OpCheck {
             var slots = Array(repeating: -1, count: e * 5)
             for (slot, row) in rows.enumerated() where row >= 0 { slots[row] = slot }
             probe.expect(order.rowToSlot, equals: slots)
+            probe.expect(order.rowToToken, equals: slots.map { $0 < 0 ? -1 : $0 / k })
+            probe.expect(order.counts, equals: (0..<e).map { expert in ids.count { $0 == expert } })
+            probe.expect(order.offsets, equals: (0...e).map { $0 * 5 })
         },
     ]
 }

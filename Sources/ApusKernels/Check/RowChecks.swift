@@ -16,6 +16,9 @@ extension OpCheck {
                     let row = index[place / 33]
                     return row < 0 ? 0 : scale.values[place / 33] * x.values[row * 33 + place % 33]
                 })
+            try probe.backend.gatherRows(x.tensor, index: probe.put(index, 20), scale: nil, into: y)
+            probe.expect(
+                y, (0..<20 * 33).map { index[$0 / 33] < 0 ? 0 : x.values[index[$0 / 33] * 33 + $0 % 33] })
         },
         make("combine rows") { probe in
             let input = try CombineInput(&probe)
@@ -24,6 +27,10 @@ extension OpCheck {
                 input.rows.tensor, slotToRow: probe.put(input.slots, input.slots.count), weights: input.weights.tensor,
                 choices: input.k, into: y.tensor, adds: true)
             probe.expect(y.tensor, zip(input.expected(input.weights.values), y.values).map { $0 + $1 })
+            try probe.backend.combineRows(
+                input.rows.tensor, slotToRow: probe.put(input.slots, input.slots.count), weights: nil,
+                choices: input.k, into: y.tensor, adds: false)
+            probe.expect(y.tensor, input.expected(input.weights.values.map { _ in 1 }))
         },
         make("combine rows backward") { probe in
             let input = try CombineInput(&probe)
@@ -45,6 +52,32 @@ extension OpCheck {
             }
             probe.expect(drows, expected)
             probe.expect(dweights, slopes)
+        },
+        make("mix rows") { probe in
+            let (t, d) = (9, 33)
+            let (a, b, w) = (try probe.draw(t, d), try probe.draw(t, d), try probe.draw(t, 2, dtype: .f32))
+            let y = try probe.empty(t, d)
+            try probe.backend.mixRows(a.tensor, b.tensor, weights: w.tensor, into: y)
+            let expected = (0..<t * d).map { place -> Double in
+                let token = place / d
+                return w.values[2 * token] * a.values[place] + w.values[2 * token + 1] * b.values[place]
+            }
+            probe.expect(y, expected)
+        },
+        make("mix rows backward") { probe in
+            let (t, d) = (9, 33)
+            let (a, b, dy) = (try probe.draw(t, d), try probe.draw(t, d), try probe.draw(t, d))
+            let (w, dw) = (try probe.draw(t, 2, dtype: .f32), try probe.empty(t, 2, dtype: .f32))
+            let (da, db) = (try probe.empty(t, d), try probe.empty(t, d))
+            try probe.backend.mixRowsBackward(
+                dy.tensor, a.tensor, b.tensor, weights: w.tensor, da: da, db: db, dweights: dw)
+            probe.expect(da, dy.values.enumerated().map { w.values[$0 / d * 2] * $1 })
+            probe.expect(db, dy.values.enumerated().map { w.values[$0 / d * 2 + 1] * $1 })
+            let slopes = (0..<t).flatMap { token -> [Double] in
+                let row = token * d..<(token + 1) * d
+                return [a, b].map { dot(Array($0.values[row]), Array(dy.values[row])) }
+            }
+            probe.expect(dw, slopes)
         },
         make("embedding") { probe in
             let (table, ids) = (try probe.draw(11, 24), (0..<30).map { _ in probe.integer(below: 11) })
@@ -71,6 +104,12 @@ extension OpCheck {
                 try probe.backend.crossEntropy(logits.tensor, targets: ids, loss: loss, logSumExp: sums)
                 let shares = softmax(logits.values, v)
                 probe.expect(loss, targets.enumerated().map { $1 < 0 ? 0 : -log(shares[$0 * v + $1]) })
+                // A token that does not count has no sum worth reading.
+                let counted = (0..<6).filter { targets[$0] >= 0 }
+                let found = sums.floats()
+                probe.expect(
+                    counted.map { Double(found[$0]) },
+                    counted.map { row in log((0..<v).reduce(0) { $0 + exp(logits.values[row * v + $1]) }) })
             }
         },
         make("cross-entropy backward") { probe in

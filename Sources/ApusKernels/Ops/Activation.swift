@@ -55,6 +55,7 @@ extension CPUBackend: ActivationOp {
         precondition(h.shape == dh.shape && h.rowCount == activation.inputsPerOutput * da.rowCount)
         precondition(h.isContiguous && dh.isContiguous && da.isContiguous && a?.isContiguous != false)
         try da.waitUntilReady()
+        try h.waitUntilReady()
         let width = da.rowCount
         overRows(da.shape[0], width: h.rowCount) { range in
             let (d, from, to, again) = (da[range], h[range], dh[range], a.map { $0[range] })

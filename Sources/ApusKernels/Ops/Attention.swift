@@ -30,6 +30,18 @@ public struct KVView: Sendable {
 
     /// Hk.
     public var headCount: Int { keys.shape[-2] }
+
+    /// Waits for work elsewhere that completes any of its tensors.
+    func waitUntilReady() throws {
+        try keys.waitUntilReady()
+        try values.waitUntilReady()
+        switch layout {
+        case .contiguous(let cumulativeLengths): try cumulativeLengths.waitUntilReady()
+        case .blocks(let table, let lengths):
+            try table.waitUntilReady()
+            try lengths.waitUntilReady()
+        }
+    }
 }
 
 /// Which keys a query sees.
@@ -80,6 +92,9 @@ extension CPUBackend: AttentionOp {
         logSumExp: Tensor?
     ) throws {
         try q.waitUntilReady()
+        try cumulativeLengths.waitUntilReady()
+        try kv.waitUntilReady()
+        try mask.firstKey?.waitUntilReady()
         let problem = attentionProblem(q, cumulativeLengths, kv, mask, scale)
         let view = kernelView(kv)
         checkAttention(problem, view)
@@ -106,6 +121,12 @@ extension CPUBackend: AttentionOp {
         logSumExp: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
     ) throws {
         try dout.waitUntilReady()
+        try q.waitUntilReady()
+        try cumulativeLengths.waitUntilReady()
+        try kv.waitUntilReady()
+        try mask.firstKey?.waitUntilReady()
+        try out.waitUntilReady()
+        try logSumExp.waitUntilReady()
         let problem = attentionProblem(q, cumulativeLengths, kv, mask, scale)
         let view = kernelView(kv)
         checkAttention(problem, view)

@@ -27,6 +27,7 @@ extension CPUBackend: ClampOp {
     public func clampBackward(_ dy: Tensor, x: Tensor, limit: Float, into dx: Tensor) throws {
         precondition(x.isContiguous && dy.isContiguous && dx.isContiguous && x.count == dy.count)
         try dy.waitUntilReady()
+        try x.waitUntilReady()
         overElements(x.count) { begin, count in
             if x.dtype == .f32 {
                 apus_clamp_backward_f32(

@@ -15,6 +15,7 @@ extension CPUBackend: CrossEntropyOp {
     public func crossEntropy(_ logits: Tensor, targets: Tensor, loss: Tensor, logSumExp: Tensor) throws {
         precondition(targets.count == logits.shape[0])
         try logits.waitUntilReady()
+        try targets.waitUntilReady()
         overRows(logits.shape[0], width: logits.rowCount) { range in
             let from = logits[range]
             let begin = range.lowerBound
@@ -22,10 +23,10 @@ extension CPUBackend: CrossEntropyOp {
             let wanted = targets.pointer(to: Int32.self) + begin
             if logits.dtype == .f32 {
                 apus_cross_entropy_forward_f32(
-                    result, sums, nil, nil, from.pointer(), from.rowStride, wanted, range.count, from.rowCount)
+                    result, sums, from.pointer(), from.rowStride, wanted, range.count, from.rowCount)
             } else {
                 apus_cross_entropy_forward_bf16(
-                    result, sums, nil, nil, from.pointer(), from.rowStride, wanted, range.count, from.rowCount)
+                    result, sums, from.pointer(), from.rowStride, wanted, range.count, from.rowCount)
             }
         }
     }
@@ -34,6 +35,10 @@ extension CPUBackend: CrossEntropyOp {
         _ logits: Tensor, targets: Tensor, logSumExp: Tensor, scale: Tensor, into gradient: Tensor
     ) throws {
         precondition(targets.count == logits.shape[0] && gradient.shape == logits.shape)
+        try logits.waitUntilReady()
+        try targets.waitUntilReady()
+        try logSumExp.waitUntilReady()
+        try scale.waitUntilReady()
         let factor = scale.pointer(to: Float.self)[0]
         overRows(logits.shape[0], width: logits.rowCount) { range in
             let (from, to) = (logits[range], gradient[range])
@@ -44,17 +49,17 @@ extension CPUBackend: CrossEntropyOp {
                 apus_cross_entropy_backward_f32(
                     to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
                     from.rowCount,
-                    factor, 0)
+                    factor)
             case (.bf16, .bf16):
                 apus_cross_entropy_backward_bf16(
                     to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
                     from.rowCount,
-                    factor, 0)
+                    factor)
             case (.f32, .bf16):
                 apus_cross_entropy_backward_f32_to_bf16(
                     to.pointer(), to.rowStride, from.pointer(), from.rowStride, sums, wanted, range.count,
                     from.rowCount,
-                    factor, 0)
+                    factor)
             default: preconditionFailure("cross-entropy of \(logits.dtype) logits into \(gradient.dtype)")
             }
         }

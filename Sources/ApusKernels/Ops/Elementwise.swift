@@ -103,6 +103,7 @@ extension CPUBackend: ElementwiseOp {
     public func addScaled(_ source: Tensor, factor: Float, into target: Tensor) throws {
         precondition(source.count == target.count && source.isContiguous && target.isContiguous)
         try source.waitUntilReady()
+        try target.waitUntilReady()
         let count = source.count
         switch (source.dtype, target.dtype) {
         case (.f32, .f32):
@@ -181,6 +182,7 @@ extension CPUBackend: ElementwiseOp {
     public func addBias(_ source: Tensor, bias: Tensor, into target: Tensor) throws {
         precondition(source.shape == target.shape && bias.count == source.rowCount && bias.dtype == source.dtype)
         try source.waitUntilReady()
+        try bias.waitUntilReady()
         overRows(source.shape[0], width: source.rowCount) { range in
             let (from, to) = (source[range], target[range])
             if source.dtype == .f32 {
@@ -214,6 +216,7 @@ extension CPUBackend: ElementwiseOp {
 
     /// Gives `body` an `f32` tensor to add to: `target` itself, or, for a `bf16` gradient, a wide sum that is rounded once.
     func accumulateInFloat(_ target: Tensor, _ body: (Tensor) throws -> Void) throws {
+        try target.waitUntilReady()
         if target.dtype == .f32 { return try body(target) }
         let wide = try empty(target.shape, .f32, .workspace)
         try convert(target, into: wide)
@@ -229,6 +232,7 @@ extension CPUBackend: ElementwiseOp {
                 ? apus_sum_squares_f32(tensor.pointer(to: Float.self) + begin, count)
                 : apus_sum_squares_bf16(tensor.pointer(to: UInt16.self) + begin, count)
         }
+        if adds { try result.waitUntilReady() }
         let target = result.pointer(to: Float.self)
         target[0] = Float(adds ? Double(target[0]) + total : total)
     }

@@ -17,6 +17,7 @@ extension CPUBackend: EmbeddingOp {
     public func embedBackward(_ dy: Tensor, tokens: Tensor, into gradient: Tensor) throws {
         precondition(tokens.count == dy.shape[0] && gradient.rowCount == dy.rowCount)
         try dy.waitUntilReady()
+        try tokens.waitUntilReady()
         try accumulateInFloat(gradient) { wide in
             // Threads share the vocabulary, not the tokens: the order of each row's sum does not depend on their number.
             pool.forEachRange(count: wide.shape[0], grain: 64) { range, _ in

@@ -39,18 +39,13 @@ public protocol GateOp {
     func sumOverGroupsBackward(_ dsums: Tensor, groups: [Range<Int>], mask: Tensor?, into dvalues: Tensor) throws
     /// `counts` (G, E) `f32`: how often each expert is chosen in each group, by tokens that count.
     func countChoices(_ ids: Tensor, groups: [Range<Int>], mask: Tensor?, into counts: Tensor) throws
-    /// `loads` (G, E) `f32`: the sum of the weights that each expert gets in each group.
-    func sumWeights(_ weights: Tensor, ids: Tensor, groups: [Range<Int>], into loads: Tensor) throws
-    /// `dweights[t, k] += dloads[g, ids[t, k]]`.
-    func sumWeightsBackward(_ dloads: Tensor, ids: Tensor, groups: [Range<Int>], into dweights: Tensor) throws
-    /// `y[t] += factors[t] * x[t]` for rows (T, E), with `factors` (T).
-    func addScaledRows(_ x: Tensor, factors: Tensor, into y: Tensor) throws
 }
 
 extension CPUBackend: GateOp {
     public func gateWeights(_ scores: Tensor, ids: Tensor?, rule: GateRule, into weights: Tensor) throws {
         let (experts, choices) = (scores.shape[1], weights.shape[1])
         try scores.waitUntilReady()
+        try ids?.waitUntilReady()
         let (source, chosen, target) = (
             scores.pointer(to: Float.self), ids?.pointer(to: Int32.self), weights.pointer(to: Float.self)
         )
@@ -78,6 +73,10 @@ extension CPUBackend: GateOp {
     ) throws {
         let (experts, choices) = (scores.shape[1], weights.shape[1])
         try dweights.waitUntilReady()
+        try scores.waitUntilReady()
+        try ids?.waitUntilReady()
+        try weights.waitUntilReady()
+        try dscores.waitUntilReady()
         let (gradient, source, chosen) = (
             dweights.pointer(to: Float.self), scores.pointer(to: Float.self), ids?.pointer(to: Int32.self)
         )
@@ -112,6 +111,7 @@ extension CPUBackend: GateOp {
     public func sumOverGroups(_ values: Tensor, groups: [Range<Int>], mask: Tensor?, into sums: Tensor) throws {
         let experts = values.shape[1]
         try values.waitUntilReady()
+        try mask?.waitUntilReady()
         let (source, target) = (values.pointer(to: Float.self), sums.pointer(to: Float.self))
         let counts = mask?.pointer(to: UInt8.self)
         pool.run(parts: groups.count) { group, _ in
@@ -127,6 +127,9 @@ extension CPUBackend: GateOp {
     public func sumOverGroupsBackward(_ dsums: Tensor, groups: [Range<Int>], mask: Tensor?, into dvalues: Tensor) throws
     {
         let experts = dvalues.shape[1]
+        try dsums.waitUntilReady()
+        try mask?.waitUntilReady()
+        try dvalues.waitUntilReady()
         let (source, target) = (dsums.pointer(to: Float.self), dvalues.pointer(to: Float.self))
         let counts = mask?.pointer(to: UInt8.self)
         pool.run(parts: groups.count) { group, _ in
@@ -140,6 +143,8 @@ extension CPUBackend: GateOp {
 
     public func countChoices(_ ids: Tensor, groups: [Range<Int>], mask: Tensor?, into counts: Tensor) throws {
         let (experts, choices) = (counts.shape[1], ids.shape[1])
+        try ids.waitUntilReady()
+        try mask?.waitUntilReady()
         let (chosen, target) = (ids.pointer(to: Int32.self), counts.pointer(to: Float.self))
         let isCounted = mask?.pointer(to: UInt8.self)
         pool.run(parts: groups.count) { group, _ in
@@ -149,48 +154,6 @@ extension CPUBackend: GateOp {
                 for k in 0..<choices where chosen[token * choices + k] >= 0 {
                     out[Int(chosen[token * choices + k])] += 1
                 }
-            }
-        }
-    }
-
-    public func sumWeights(_ weights: Tensor, ids: Tensor, groups: [Range<Int>], into loads: Tensor) throws {
-        let (experts, choices) = (loads.shape[1], ids.shape[1])
-        let (chosen, value, target) = (
-            ids.pointer(to: Int32.self), weights.pointer(to: Float.self), loads.pointer(to: Float.self)
-        )
-        pool.run(parts: groups.count) { group, _ in
-            let out = target + group * experts
-            for expert in 0..<experts { out[expert] = 0 }
-            for token in groups[group] {
-                for slot in token * choices..<(token + 1) * choices where chosen[slot] >= 0 {
-                    out[Int(chosen[slot])] += value[slot]
-                }
-            }
-        }
-    }
-
-    public func sumWeightsBackward(_ dloads: Tensor, ids: Tensor, groups: [Range<Int>], into dweights: Tensor) throws {
-        let (experts, choices) = (dloads.shape[1], ids.shape[1])
-        let (chosen, source, target) = (
-            ids.pointer(to: Int32.self), dloads.pointer(to: Float.self), dweights.pointer(to: Float.self)
-        )
-        pool.run(parts: groups.count) { group, _ in
-            for token in groups[group] {
-                for slot in token * choices..<(token + 1) * choices where chosen[slot] >= 0 {
-                    target[slot] += source[group * experts + Int(chosen[slot])]
-                }
-            }
-        }
-    }
-
-    public func addScaledRows(_ x: Tensor, factors: Tensor, into y: Tensor) throws {
-        let width = x.shape[1]
-        let (source, scale, target) = (
-            x.pointer(to: Float.self), factors.pointer(to: Float.self), y.pointer(to: Float.self)
-        )
-        overRows(x.shape[0], width: width) { range in
-            for row in range {
-                for column in row * width..<(row + 1) * width { target[column] += scale[row] * source[column] }
             }
         }
     }

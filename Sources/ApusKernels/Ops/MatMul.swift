@@ -20,6 +20,12 @@ public struct Matrix: Sendable {
         self.rows = rows
     }
 
+    /// Waits for work elsewhere that completes what it reads.
+    func waitUntilReady() throws {
+        try tensor.waitUntilReady()
+        try rows?.waitUntilReady()
+    }
+
     /// Stored rows after the index.
     var storedRows: Int { rows?.count ?? tensor.shape[0] }
     /// Rows of the operand.
@@ -63,19 +69,21 @@ extension CPUBackend: MatMulOp {
         precondition(
             a.columnCount == b.rowCount && c.shape == Shape(m, n),
             "(\(m), \(a.columnCount)) x (\(b.rowCount), \(n)) into \(c.shape)")
-        try a.tensor.waitUntilReady()
-        try b.tensor.waitUntilReady()
+        try a.waitUntilReady()
+        try b.waitUntilReady()
+        if beta != 0 { try c.waitUntilReady() }
         let product = Product(a, b, into: c, alpha: alpha, beta: beta, isBatchInvariant: isBatchInvariant)
+        let engine = productEngine.kernelEngine(for: product.arguments)
         let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
         // The larger extent of C is cut, so that the operand which every thread packs for itself is the smaller one.
         let cutsRows = m >= n
         let extent = cutsRows ? m : n
-        let parts = min(pool.threadCount, max(1, extent / 16))
+        let parts = Product.parts(of: extent, engine, threads: pool.threadCount)
         pool.run(parts: parts) { part, thread in
             let begin = Product.boundary(part, of: parts, extent: extent)
             let end = Product.boundary(part + 1, of: parts, extent: extent)
             let piece = cutsRows ? product.rows(begin..<end) : product.columns(begin..<end)
-            piece.run(productEngine, scratch.pointer(thread: thread))
+            piece.run(engine, scratch.pointer(thread: thread))
         }
     }
 }
@@ -107,6 +115,14 @@ struct Product {
         arguments.beta = beta
         arguments.batch_invariant = isBatchInvariant ? 1 : 0
         elementSizes = (a.tensor.dtype.byteCount, b.tensor.dtype.byteCount, c.dtype.byteCount)
+    }
+
+    /// Pieces that `extent` rows or columns are cut into.
+    ///
+    /// The bits of our own kernels do not depend on the cut, so each thread gets one piece; those of oneDNN may, so its
+    /// pieces, of at least 256, depend on the extent alone.
+    static func parts(of extent: Int, _ engine: apus_gemm_engine, threads: Int) -> Int {
+        max(1, engine == APUS_GEMM_OWN ? min(threads, extent / 16) : extent / 256)
     }
 
     /// Where piece `part` of `parts` begins, on a multiple of 16 so that full register tiles are not cut.
@@ -145,23 +161,22 @@ struct Product {
     }
 
     /// Computes this product on the calling thread.
-    func run(_ engine: CPUBackend.ProductEngine, _ scratch: UnsafeMutableRawPointer) {
+    func run(_ engine: apus_gemm_engine, _ scratch: UnsafeMutableRawPointer) {
         var arguments = arguments
-        let status = apus_gemm(&arguments, engine.kernelEngine(for: arguments), scratch)
+        let status = apus_gemm(&arguments, engine, scratch)
         precondition(status == APUS_GEMM_OK, "the product kernel refused \(arguments): status \(status)")
     }
 }
 
 extension CPUBackend.ProductEngine {
-    /// The engine asked for where it can compute the product, else our own, which can compute all.
+    /// The engine of a whole product, which all its pieces are computed by: the one asked for where it can compute the
+    /// product, else our own, which can compute all. `APUS_GEMM_AUTO` stands for oneDNN with our own in reserve.
     func kernelEngine(for arguments: apus_gemm_args) -> apus_gemm_engine {
-        switch self {
-        case .automatic: return APUS_GEMM_AUTO
-        case .own: return APUS_GEMM_OWN
-        case .oneDNN:
-            var arguments = arguments
-            return apus_onednn_supports(&arguments) != 0 && arguments.batch_invariant == 0
-                ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN
+        var arguments = arguments
+        return switch self {
+        case .automatic: apus_gemm_choose(&arguments) == APUS_GEMM_ONEDNN ? APUS_GEMM_AUTO : APUS_GEMM_OWN
+        case .own: APUS_GEMM_OWN
+        case .oneDNN: apus_onednn_supports(&arguments) != 0 ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN
         }
     }
 }

@@ -49,6 +49,7 @@ extension CPUBackend: NormOp {
         let rows = Rows(x)
         precondition(y.shape == x.shape && weight.count == rows.width && weight.dtype == x.dtype)
         try x.waitUntilReady()
+        try weight.waitUntilReady()
         overRows(rows.tokens, width: rows.heads * rows.width) { range in
             let (from, to) = (x[range], y[range])
             let statistics = rstd.map { $0.pointer(to: Float.self) + range.lowerBound * rows.heads }
@@ -71,6 +72,7 @@ extension CPUBackend: NormOp {
         precondition(x.shape.rank == 2 && residual.shape == x.shape && sum.shape == x.shape && y.shape == x.shape)
         try x.waitUntilReady()
         try residual.waitUntilReady()
+        try weight.waitUntilReady()
         overRows(x.shape[0], width: width) { range in
             let (a, b, s, to) = (x[range], residual[range], sum[range], y[range])
             let statistics = rstd.map { $0.pointer(to: Float.self) + range.lowerBound }
@@ -91,6 +93,10 @@ extension CPUBackend: NormOp {
     ) throws {
         let rows = Rows(x)
         try dy.waitUntilReady()
+        try x.waitUntilReady()
+        try weight.waitUntilReady()
+        try rstd.waitUntilReady()
+        if adds { try dx.waitUntilReady() }
         try overGradientBlocks(rows, [weightGradient]) { range, partials in
             let (d, from, to) = (dy[range], x[range], dx[range])
             let statistics = rstd.pointer(to: Float.self) + range.lowerBound * rows.heads
@@ -114,6 +120,8 @@ extension CPUBackend: NormOp {
         let rows = Rows(x)
         precondition(y.shape == x.shape && weight.count == rows.width && weight.dtype == x.dtype)
         try x.waitUntilReady()
+        try weight.waitUntilReady()
+        try bias?.waitUntilReady()
         overRows(rows.tokens, width: rows.heads * rows.width) { range in
             let (from, to) = (x[range], y[range])
             let means = mean.map { $0.pointer(to: Float.self) + range.lowerBound * rows.heads }
@@ -138,6 +146,11 @@ extension CPUBackend: NormOp {
     ) throws {
         let rows = Rows(x)
         try dy.waitUntilReady()
+        try x.waitUntilReady()
+        try weight.waitUntilReady()
+        try mean.waitUntilReady()
+        try rstd.waitUntilReady()
+        if adds { try dx.waitUntilReady() }
         try overGradientBlocks(rows, [weightGradient, biasGradient]) { range, partials in
             let (d, from, to) = (dy[range], x[range], dx[range])
             let means = mean.pointer(to: Float.self) + range.lowerBound * rows.heads

@@ -68,6 +68,12 @@ extension CPUBackend: OptimizerOp {
     public func adamW(
         _ buffers: AdamWBuffers, _ step: AdamWStep, gradientScale: Tensor, rounding: RandomStream, firstElement: UInt64
     ) throws {
+        try gradientScale.waitUntilReady()
+        try buffers.gradient.waitUntilReady()
+        try buffers.weights.waitUntilReady()
+        try buffers.master?.waitUntilReady()
+        try buffers.first.waitUntilReady()
+        try buffers.second.waitUntilReady()
         var constants = apus_adamw_step()
         constants.learning_rate = step.learningRate
         constants.beta1 = step.beta1
@@ -79,7 +85,6 @@ extension CPUBackend: OptimizerOp {
         constants.gradient_scale = gradientScale.pointer(to: Float.self)[0]
         constants.zero_gradient = true
         let fixed = constants
-        try buffers.gradient.waitUntilReady()
         let stream = rounding.kernelStream
         overElements(buffers.weights.count) { begin, count in
             var constants = fixed
@@ -115,6 +120,7 @@ extension CPUBackend: OptimizerOp {
     }
 
     public func clipFactor(sumOfSquares: Tensor, limit: Float, into scale: Tensor) throws {
+        try sumOfSquares.waitUntilReady()
         let norm = sumOfSquares.pointer(to: Float.self)[0].squareRoot()
         // The small constant is PyTorch's, so that a clipped run follows its loss curve.
         scale.pointer(to: Float.self)[0] = limit > 0 ? min(1, limit / (norm + 1e-6)) : 1

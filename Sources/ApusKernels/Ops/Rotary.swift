@@ -34,6 +34,9 @@ extension CPUBackend: RotaryOp {
         let (heads, width) = (x.shape[1], x.shape[2])
         precondition(y.shape == x.shape && positions.count == x.shape[0] && table.cosines.shape[1] * 2 == width)
         try x.waitUntilReady()
+        try positions.waitUntilReady()
+        try table.cosines.waitUntilReady()
+        try table.sines.waitUntilReady()
         overRows(x.shape[0], width: heads * width) { range in
             let (from, to) = (x[range], y[range])
             let places = positions.pointer(to: Int32.self) + range.lowerBound

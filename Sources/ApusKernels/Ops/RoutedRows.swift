@@ -22,6 +22,8 @@ extension CPUBackend: RoutedRowsOp {
     public func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws {
         precondition(index.count >= y.shape[0] && x.rowCount == y.rowCount && x.dtype == y.dtype)
         try x.waitUntilReady()
+        try index.waitUntilReady()
+        try scale?.waitUntilReady()
         overRows(y.shape[0], width: y.rowCount) { range in
             let to = y[range]
             let rows = index.pointer(to: Int32.self) + range.lowerBound
@@ -41,6 +43,9 @@ extension CPUBackend: RoutedRowsOp {
     ) throws {
         precondition(rows.rowCount == y.rowCount && rows.dtype == y.dtype && slotToRow.count == y.shape[0] * choices)
         try rows.waitUntilReady()
+        try slotToRow.waitUntilReady()
+        try weights?.waitUntilReady()
+        if adds { try y.waitUntilReady() }
         overRows(y.shape[0], width: choices * y.rowCount) { range in
             let to = y[range]
             let slots = slotToRow.pointer(to: Int32.self) + range.lowerBound * choices
@@ -61,6 +66,9 @@ extension CPUBackend: RoutedRowsOp {
         _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?
     ) throws {
         try dy.waitUntilReady()
+        try rows.waitUntilReady()
+        try slotToRow.waitUntilReady()
+        try weights?.waitUntilReady()
         overRows(dy.shape[0], width: choices * dy.rowCount) { range in
             let from = dy[range]
             let slots = slotToRow.pointer(to: Int32.self) + range.lowerBound * choices

@@ -60,6 +60,7 @@ extension CPUBackend: RouterOp {
 
     public func softmaxBackward(_ dy: Tensor, y: Tensor, into dx: Tensor) throws {
         try dy.waitUntilReady()
+        try y.waitUntilReady()
         overRows(y.shape[0], width: y.rowCount) { range in
             let (d, value, to) = (dy[range], y[range], dx[range])
             apus_softmax_backward_f32(
@@ -77,6 +78,7 @@ extension CPUBackend: RouterOp {
 
     public func sigmoidBackward(_ dy: Tensor, y: Tensor, into dx: Tensor) throws {
         try dy.waitUntilReady()
+        try y.waitUntilReady()
         overElements(y.count) { begin, count in
             apus_sigmoid_backward_f32(
                 dx.pointer(to: Float.self) + begin, dy.pointer(to: Float.self) + begin,
@@ -99,6 +101,7 @@ extension CPUBackend: RouterOp {
         let (experts, choices) = (scores.shape[1], ids.shape[1])
         precondition(choices <= experts && experts <= Int(APUS_TOPK_MAX_EXPERTS))
         try scores.waitUntilReady()
+        try bias?.waitUntilReady()
         overRows(scores.shape[0], width: experts * 4) { range in
             let from = scores[range]
             _ = apus_topk_f32(

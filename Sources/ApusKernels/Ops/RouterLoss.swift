@@ -65,6 +65,7 @@ extension CPUBackend: RouterLossOp {
     ) throws {
         let (tokens, experts) = (logits.shape[0], logits.shape[1])
         try logits.waitUntilReady()
+        try mask?.waitUntilReady()
         let sums = try empty(Shape(tokens), .f32, .workspace)
         try logSumExp(logits, into: sums)
         let (sum, isCounted) = (sums.pointer(to: Float.self), mask?.pointer(to: UInt8.self))
@@ -92,6 +93,8 @@ extension CPUBackend: RouterLossOp {
     ) throws {
         let choices = ids.shape[1]
         try weights.waitUntilReady()
+        try ids.waitUntilReady()
+        try mask?.waitUntilReady()
         let (weight, chosen) = (weights.pointer(to: Float.self), ids.pointer(to: Int32.self))
         let (slope, isCounted) = (gradient?.pointer(to: Float.self), mask?.pointer(to: UInt8.self))
         let loads = try empty(Shape(groups.count, experts), .f32, .workspace)

@@ -32,9 +32,16 @@ public struct CheckpointConfiguration: Sendable, Equatable {
             guard case .string(let name) = entry.value else { throw fields.wrong(entry.key, entry.value, "a string") }
             return name
         }
-        tokens = try SpecialTokens(
-            beginning: fields.optionalInteger("bos_token_id"), ends: fields.tokenIds("eos_token_id"),
-            padding: fields.optionalInteger("pad_token_id", from: -1).flatMap { $0 < 0 ? nil : $0 })
+        tokens = try SpecialTokens(fields)
+    }
+}
+
+extension SpecialTokens {
+    /// The ids that a `config.json` or `generation_config.json` names.
+    init(_ fields: JSONFields) throws(ModelConfigurationError) {
+        self.init(
+            beginning: try fields.optionalInteger("bos_token_id"), ends: try fields.tokenIds("eos_token_id"),
+            padding: try fields.optionalInteger("pad_token_id", from: -1).flatMap { $0 < 0 ? nil : $0 })
     }
 }
 

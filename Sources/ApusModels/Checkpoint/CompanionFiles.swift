@@ -21,28 +21,3 @@ enum CompanionFiles {
         return digests
     }
 }
-
-extension SpecialTokens {
-    /// The ids that a folder's `generation_config.json` names; none when there is no such file.
-    ///
-    /// - Throws: ``CheckpointFileError``; ``ModelConfigurationError`` for a file that is not what it should be.
-    public init(generationDefaultsOf folder: String) throws {
-        let path = "\(folder)/generation_config.json"
-        guard try FolderTree.kind(path) != nil else {
-            self.init()
-            return
-        }
-        let text = try MappedFile(path: path).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
-        let fields = try JSONFields(JSONValue(parsing: text, path: path), path: path)
-        var ends: [Int] = []
-        switch fields.value("eos_token_id") {
-        case .array(let ids)?:
-            for case .integer(let id) in ids where id >= 0 { ends.append(id) }
-        case .integer(let id)? where id >= 0: ends = [id]
-        default: break
-        }
-        try self.init(
-            beginning: fields.optionalInteger("bos_token_id"), ends: ends,
-            padding: fields.optionalInteger("pad_token_id", from: -1).flatMap { $0 < 0 ? nil : $0 })
-    }
-}

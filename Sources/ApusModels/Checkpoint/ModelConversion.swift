@@ -122,7 +122,7 @@ public struct ModelConversion {
         // Apus' own form names no special ids; they are kept in the generation defaults beside it.
         let tokens =
             source.configuration.family == nil
-            ? try SpecialTokens(generationDefaultsOf: source.path) : source.configuration.tokens
+            ? try GenerationDefaults(folder: source.path).tokens : source.configuration.tokens
         return try family.json(configuration, dtype: type, tokens: tokens)
     }
 }

@@ -13,16 +13,20 @@ public struct ModelFolder {
 
     /// Opens a folder and finds a place for every tensor in it; weights are mapped, not read.
     ///
+    /// - Parameter further: Parameters that a program's own routers add to the configuration's
+    ///   (``Transformer/furtherParameters``). A folder with such parameters is refused by who does not name them: without
+    ///   their router it would be another model.
     /// - Throws: ``CheckpointFileError`` for what is wrong with a file, ``ModelConfigurationError`` for the
     ///   configuration, ``TensorMapError`` for tensors that are missing, left over or of another shape.
-    public init(_ path: String) throws {
+    public init(_ path: String, further: [ParameterDescription] = []) throws {
         self.path = path
         let file = "\(path)/config.json"
         let text = try MappedFile(path: file).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
         configuration = try CheckpointConfiguration(json: text, path: file)
         try configuration.configuration.checkSizes()
         tensors = try ShardedSafetensors(folder: path)
-        let map = HubTensorMap(family: configuration.family, configuration: configuration.configuration)
+        let map = HubTensorMap(
+            family: configuration.family, configuration: configuration.configuration, further: further)
         placements = try map.placements(of: tensors.shards.flatMap { $0.entries.map { ($0.name, $0.shape) } })
     }
 
@@ -99,7 +103,11 @@ extension Transformer {
     ) throws -> [String: FileDigest] {
         // Refused before the first byte is written.
         try family?.check(configuration)
-        let map = HubTensorMap(family: family, configuration: configuration)
+        if let family, let parameter = furtherParameters.first {
+            throw ModelConfigurationError.notExpressible(
+                family: family, key: parameter.name, found: "a parameter of the program's own router", others: [])
+        }
+        let map = HubTensorMap(family: family, configuration: configuration, further: furtherParameters)
         let dtype = store.precision.modelType
         let specs = map.written.map {
             TensorSpec(name: $0.hubName, dtype: fileType($0, dtype, family), shape: $0.hubShape)

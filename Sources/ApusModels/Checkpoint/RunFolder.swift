@@ -2,18 +2,46 @@ import Glibc
 
 /// Names and places within the folder of a run.
 public enum RunFolder {
-    /// The folder that a command's CHECKPOINT means: itself when it holds a model, else the newest checkpoint of the run.
+    /// The folder that a command's CHECKPOINT means, its files read through and compared with its checksums: itself
+    /// when it holds a model, else the newest checkpoint of the run that is whole.
     ///
-    /// - Throws: ``CheckpointFileError/notFound(path:)`` when it is neither.
-    public static func model(at path: String) throws(CheckpointFileError) -> String {
+    /// A model without ``CheckpointManifest`` (a Hugging Face folder) is taken as it is.
+    ///
+    /// - Returns: the folder, and what was wrong with newer checkpoints of the run, newest first.
+    /// - Throws: ``CheckpointFileError/notFound(path:)`` when it is neither; what is wrong with the model, or with the
+    ///   newest checkpoint of a run that has no whole one.
+    public static func model(
+        at path: String
+    ) throws(CheckpointFileError) -> (folder: String, passedOver: [CheckpointFileError]) {
         let path = withoutTrailingSlashes(path)
-        if try FolderTree.kind("\(path)/config.json") != nil { return path }
-        let checkpoints = "\(path)/checkpoints"
-        guard let newest = checkpointSteps(in: checkpoints).last else {
-            if try FolderTree.kind(path) == nil { throw .notFound(path: path) }
-            throw .notFound(path: "\(path)/config.json")
+        if try FolderTree.kind("\(path)/config.json") != nil {
+            if try FolderTree.kind("\(path)/\(CheckpointManifest.fileName)") != nil {
+                try CheckpointManifest(folder: path).verify(folder: path)
+            }
+            return (path, [])
         }
-        return checkpointName(step: newest, in: checkpoints)
+        let checkpoints = "\(path)/checkpoints"
+        let (step, damaged) = newestGood(in: checkpoints)
+        if let step { return (checkpointName(step: step, in: checkpoints), damaged) }
+        if let newest = damaged.first { throw newest }
+        if try FolderTree.kind(path) == nil { throw .notFound(path: path) }
+        throw .notFound(path: "\(path)/config.json")
+    }
+
+    /// The newest checkpoint in a folder whose files pass their checksums, and what was wrong with newer ones, newest
+    /// first. One without checksums does not pass.
+    public static func newestGood(in folder: String) -> (step: Int?, damaged: [CheckpointFileError]) {
+        var damaged: [CheckpointFileError] = []
+        for step in checkpointSteps(in: folder).reversed() {
+            let checkpoint = checkpointName(step: step, in: folder)
+            do throws(CheckpointFileError) {
+                try CheckpointManifest(folder: checkpoint).verify(folder: checkpoint)
+                return (step, damaged)
+            } catch {
+                damaged.append(error)
+            }
+        }
+        return (nil, damaged)
     }
 
     /// The steps of the checkpoints in a folder, ascending; none when there is no such folder.

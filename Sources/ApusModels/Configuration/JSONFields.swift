@@ -18,7 +18,8 @@ struct JSONFields {
     /// Fails on the first key, in alphabetic order, that is not in `known`.
     func refuseUnknown(known: [String]) throws(ModelConfigurationError) {
         for key in values.keys.sorted() where !known.contains(key) {
-            throw .unknownKey(path: path, key: scope + key, nearest: nearestName(to: key, in: known).map { scope + $0 })
+            throw .unknownKey(
+                path: path, key: scope + key, nearest: nearestName(to: key, among: known).map { scope + $0 })
         }
     }
 

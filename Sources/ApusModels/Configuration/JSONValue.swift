@@ -1,5 +1,3 @@
-import Foundation
-
 /// A JSON value whose whole numbers, other numbers and truth values stay apart, and whose text is always the same.
 enum JSONValue: Equatable {
     case null
@@ -33,34 +31,6 @@ enum JSONValue: Equatable {
 }
 
 extension JSONValue {
-    /// - Throws: `malformed`, with `path` as the place.
-    init(parsing text: String, path: String) throws(ModelConfigurationError) {
-        let tree: Any
-        do {
-            tree = try JSONSerialization.jsonObject(with: Data(text.utf8), options: [.fragmentsAllowed])
-        } catch {
-            let detail = (error as NSError).userInfo["NSDebugDescription"] as? String
-            throw .malformed(path: path, reason: "is not JSON (\(detail ?? "no reason known"))")
-        }
-        self.init(tree)
-    }
-
-    private init(_ tree: Any) {
-        switch tree {
-        case let text as String: self = .string(text)
-        case let elements as [Any]: self = .array(elements.map { JSONValue($0) })
-        case let fields as [String: Any]: self = .object(fields.mapValues { JSONValue($0) })
-        case let number as NSNumber:
-            // Foundation lends numbers and truth values to each other; only their encoding tells them apart.
-            switch UInt8(bitPattern: number.objCType.pointee) {
-            case UInt8(ascii: "c"), UInt8(ascii: "B"): self = .bool(number.boolValue)
-            case UInt8(ascii: "d"), UInt8(ascii: "f"), UInt8(ascii: "Q"): self = .number(number.doubleValue)
-            default: self = .integer(number.intValue)
-            }
-        default: self = .null
-        }
-    }
-
     /// JSON text, keys sorted, two spaces a level, a newline at the end; lists of plain values stay on one line.
     var text: String { formatted(indent: 0) + "\n" }
 

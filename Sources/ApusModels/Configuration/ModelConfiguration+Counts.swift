@@ -23,8 +23,6 @@ public struct ParameterCounts: Sendable, Equatable {
     /// In the routers.
     public let routers: Int
 
-    /// ``active`` without tables that are only looked up: what the work on a token reads.
-    public var activeInProducts: Int { active - lookedUp }
     /// Share of all parameters that lies in routed experts.
     public var expertShare: Double { Double(experts) / Double(max(total, 1)) }
 }

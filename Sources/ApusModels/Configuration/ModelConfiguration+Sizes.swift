@@ -1,8 +1,10 @@
-import ApusExperts
+public import ApusExperts
 
 extension ModelConfiguration {
     /// Most parameters that a configuration may ask for; beyond it a size is a mistake.
     static let mostParameters = 1e15
+    /// Widest attention head that the kernels take.
+    public static let largestHeadWidth = 256
     /// Most tensors that a configuration may ask for.
     static let mostTensors = 1 << 24
 
@@ -21,6 +23,9 @@ extension ModelConfiguration {
         try require(
             heads % keyValueHeads == 0, "key_value_heads", keyValueHeads,
             "it must divide 'heads', \(heads), for each key head serves a whole number of query heads")
+        try require(
+            headWidth <= Self.largestHeadWidth, "head_width", headWidth,
+            "attention takes heads of at most \(Self.largestHeadWidth): use more heads, or a smaller head_width")
         if case .rotary(let theta) = position {
             try require(
                 headWidth % 2 == 0, "head_width", headWidth, "rotary positions turn pairs, so it must be even")
@@ -45,7 +50,20 @@ extension ModelConfiguration {
             case .moe(let moe): try moe.checkSizes(scope)
             }
         }
+        try checkPooling()
         try checkTotal()
+    }
+
+    /// A pooled balance loss adds up the layers' expert counts, one by one.
+    private func checkPooling() throws(ModelConfigurationError) {
+        let pooled = mixtures.filter { $0.losses.scope == .pooled }
+        try require(
+            Set(pooled.map(\.experts)).count <= 1, "losses.scope", "'pooled'",
+            "layers with different numbers of experts cannot be pooled: use scope: layer")
+        try require(
+            pooled.isEmpty || (pooled.count == mixtures.count && Set(pooled.map(\.losses.balance)).count == 1),
+            "losses.scope", "'pooled'",
+            "all mixtures share one pooled loss: give every layer the same scope and coefficient")
     }
 
     /// Sums in floating point, because the sums of impossible sizes overflow.
@@ -73,8 +91,13 @@ extension ModelConfiguration {
 }
 
 extension MoEConfiguration {
+    /// Most experts that a layer may have: what the choice of the highest scores takes.
+    public static let mostExperts = 1024
+
     fileprivate func checkSizes(_ scope: String) throws(ModelConfigurationError) {
-        try require((1...1 << 24).contains(experts), "\(scope).experts", experts, "it must be from 1 to \(1 << 24)")
+        try require(
+            (1...Self.mostExperts).contains(experts), "\(scope).experts", experts,
+            "it must be from 1 to \(Self.mostExperts)")
         try require(
             (1...experts).contains(choices), "\(scope).choices", choices,
             "a token chooses from 1 to all \(experts) experts")

@@ -51,24 +51,3 @@ extension ModelConfigurationError: CustomStringConvertible {
         }
     }
 }
-
-/// The entry of `known` that is fewest edits away from `word`, if it is close enough to be meant.
-func nearestName(to word: String, in known: [String]) -> String? {
-    let limit = max(2, word.count / 3)
-    let distances = known.map { ($0, editDistance(Array(word.utf8.prefix(64)), Array($0.utf8.prefix(64)))) }
-    return distances.min { $0.1 < $1.1 }.flatMap { $0.1 <= limit ? $0.0 : nil }
-}
-
-private func editDistance(_ left: [UInt8], _ right: [UInt8]) -> Int {
-    var row = Array(0...right.count)
-    for (i, a) in left.enumerated() {
-        var diagonal = row[0]
-        row[0] = i + 1
-        for (j, b) in right.enumerated() {
-            let above = row[j + 1]
-            row[j + 1] = min(diagonal + (a == b ? 0 : 1), above + 1, row[j] + 1)
-            diagonal = above
-        }
-    }
-    return row[right.count]
-}

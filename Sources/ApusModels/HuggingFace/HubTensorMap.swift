@@ -16,10 +16,13 @@ public struct HubTensorMap: Sendable {
     private let names: Set<String>
 
     /// A map for `configuration`, whose sizes must have passed ``ModelConfiguration/checkSizes()``.
-    public init(family: HubFamily?, configuration: ModelConfiguration) {
+    ///
+    /// - Parameter further: Tensors that the file holds besides the configuration's, under their own names
+    ///   (``Transformer/furtherParameters``).
+    public init(family: HubFamily?, configuration: ModelConfiguration, further: [ParameterDescription] = []) {
         self.family = family
         self.configuration = configuration
-        parameters = configuration.parameterInventory()
+        parameters = configuration.parameterInventory() + further
         names = Set(parameters.map(\.name))
     }
 

@@ -16,9 +16,6 @@ public struct TensorPlacement: Sendable, Equatable {
     public let hubShape: [Int]
     /// Its parts, in the order of their elements; together they are the whole tensor.
     public let slices: [TensorSlice]
-
-    /// Whether the stored tensor is one tensor of Apus.
-    public var isWhole: Bool { slices.count == 1 }
 }
 
 /// Tensors of a file that do not make up the model.

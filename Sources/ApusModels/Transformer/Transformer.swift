@@ -48,8 +48,7 @@ public struct Transformer {
     ///   - stages: What to build; all by default.
     ///   - positions: Longest sequence to prepare rotary angles for; the configuration's by default.
     ///   - router: Makes each MoE layer's router; the configuration's own by default. The store holds the parameters of
-    ///     both, so that the model saves and loads whichever router runs. A model folder has a place for the
-    ///     configuration's parameters only: further ones of the factory's router are trained, but not in it.
+    ///     both, so that the model saves and loads whichever router runs (``furtherParameters``).
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
     public init(
         _ configuration: ModelConfiguration, backend: any Backend, precision: Precision, isTrained: Bool,
@@ -68,6 +67,17 @@ public struct Transformer {
         head = range.hasHead ? builder.head() : nil
         store = try ParameterStore(
             builder.parameters, backend: backend, precision: precision, isTrained: isTrained)
+    }
+
+    /// Parameters that the configuration does not name: those of a program's own routers. Checkpoints hold them under
+    /// their names; only a program that brings the routers can load them.
+    public var furtherParameters: [ParameterDescription] {
+        let named = Set(configuration.parameterInventory().map(\.name))
+        return store.parameters.filter { !named.contains($0.name) }.map {
+            // Without a layer: they follow the configuration's parameters in a file.
+            ParameterDescription(
+                name: $0.name, shape: $0.shape.dimensions, role: $0.role, layer: nil, expert: $0.expert)
+        }
     }
 
     /// The MoE layers with their global index.

@@ -11,6 +11,9 @@ public struct TokenLayout: Sendable {
     public let firstKey: Tensor?
     /// Token ranges of the routing groups, in order and without gaps.
     public let routingGroups: [Range<Int>]
+    /// Token ranges over which the balance loss is formed, each of whole routing groups; the routing groups themselves
+    /// unless larger ones are asked for.
+    public let balanceGroups: [Range<Int>]
     /// (T) `u8`, 1 for tokens that count in the pooled balance loss, 0 for padding; `nil` for all.
     public let tokenMask: Tensor?
     /// Place of the first token in the global batch: what draws are keyed by.
@@ -19,12 +22,13 @@ public struct TokenLayout: Sendable {
     /// A layout made of its parts.
     public init(
         cumulativeLengths: Tensor, positions: Tensor, firstKey: Tensor? = nil, routingGroups: [Range<Int>],
-        tokenMask: Tensor? = nil, firstGlobalToken: Int = 0
+        balanceGroups: [Range<Int>]? = nil, tokenMask: Tensor? = nil, firstGlobalToken: Int = 0
     ) {
         self.cumulativeLengths = cumulativeLengths
         self.positions = positions
         self.firstKey = firstKey
         self.routingGroups = routingGroups
+        self.balanceGroups = balanceGroups ?? routingGroups
         self.tokenMask = tokenMask
         self.firstGlobalToken = firstGlobalToken
     }
@@ -32,14 +36,16 @@ public struct TokenLayout: Sendable {
     /// T.
     public var tokenCount: Int { positions.count }
 
-    /// Sequences of the given lengths, each starting at the given position, `groupSize` of them to a routing group.
+    /// Sequences of the given lengths, each starting at the given position, `groupSize` of them to a routing group and
+    /// `balanceSize` to a group of the balance loss (as many by default).
     ///
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
     public static func sequences(
-        _ lengths: [Int], startingAt starts: [Int]? = nil, groupSize: Int = 1, firstGlobalToken: Int = 0,
-        tokenMask: Tensor? = nil, allocator: CachingAllocator
+        _ lengths: [Int], startingAt starts: [Int]? = nil, groupSize: Int = 1, balanceSize: Int? = nil,
+        firstGlobalToken: Int = 0, tokenMask: Tensor? = nil, allocator: CachingAllocator
     ) throws -> TokenLayout {
-        precondition(groupSize >= 1)
+        let balanceSize = balanceSize ?? groupSize
+        precondition(groupSize >= 1 && balanceSize % groupSize == 0)
         var boundaries: [Int32] = [0]
         var positions: [Int32] = []
         positions.reserveCapacity(lengths.reduce(0, +))
@@ -48,12 +54,15 @@ public struct TokenLayout: Sendable {
             positions.append(contentsOf: (start..<start + length).map(Int32.init))
             boundaries.append(Int32(positions.count))
         }
-        let groups = stride(from: 0, to: lengths.count, by: groupSize).map { first in
-            Int(boundaries[first])..<Int(boundaries[min(first + groupSize, lengths.count)])
+        func groups(of size: Int) -> [Range<Int>] {
+            stride(from: 0, to: lengths.count, by: size).map { first in
+                Int(boundaries[first])..<Int(boundaries[min(first + size, lengths.count)])
+            }
         }
         return TokenLayout(
             cumulativeLengths: try allocator.tensor(boundaries, Shape(boundaries.count)),
-            positions: try allocator.tensor(positions, Shape(positions.count)), routingGroups: groups,
+            positions: try allocator.tensor(positions, Shape(positions.count)),
+            routingGroups: groups(of: groupSize), balanceGroups: groups(of: balanceSize),
             tokenMask: tokenMask, firstGlobalToken: firstGlobalToken)
     }
 }

@@ -1,21 +1,25 @@
-import Glibc
 import Synchronization
 
 /// Hands out storage from size-class free lists, and counts every byte by purpose.
 ///
 /// A block goes back to the list of its class when its last owner lets go, so a training step that repeats the same
-/// shapes asks the system for nothing after its first pass. Classes grow by an eighth of a power of two: at most
-/// 12.5 % of a block is unused.
+/// shapes asks the system for nothing after its first pass. Classes grow by an eighth of a power of two, of 64 bytes at
+/// least: at most 12.5 % of a block above 512 bytes is unused, and 255 bytes of a smaller one.
+///
+/// Blocks that no request comes back for (those of a cache that grew) return to the system once the bytes held pass
+/// what was ever live by a quarter, the least recently used first.
 public final class CachingAllocator: Sendable {
     /// The device whose memory this allocator hands out.
     public let device: Device
-    /// Most bytes that may be live at once; `nil` for no limit but the machine's.
+    /// Most bytes that may be held at once, live and cached; `nil` for no limit but the machine's.
     public let limit: Int?
     private let state: Mutex<State>
 
     private struct State: ~Copyable {
         var statistics = MemoryStatistics()
-        var freeLists: [Int: [UInt]] = [:]
+        var cache = BlockCache()
+        /// Highest number of live bytes, which ``CachingAllocator/resetPeaks()`` leaves alone.
+        var highestLive = 0
     }
 
     /// An allocator of host memory, refusing to hold more than `limit` bytes.
@@ -25,14 +29,11 @@ public final class CachingAllocator: Sendable {
         state = Mutex(State())
     }
 
-    /// Bytes of memory that the machine has.
-    public static var physicalMemory: Int {
-        max(sysconf(Int32(_SC_PHYS_PAGES)), 1) * max(sysconf(Int32(_SC_PAGESIZE)), 4096)
-    }
-
     deinit { releaseCache() }
 
     /// Storage of at least `byteCount` bytes, its contents undefined.
+    ///
+    /// Where the limit or the system leaves no room, cached blocks are given back before the request is refused.
     ///
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)`` when the limit or the system refuses.
     public func allocate(byteCount: Int, purpose: MemoryPurpose) throws(TensorError) -> Storage {
@@ -40,8 +41,12 @@ public final class CachingAllocator: Sendable {
         let size = CachingAllocator.sizeClass(of: byteCount)
         let address = state.withLock { state -> UInt? in
             if let limit, state.statistics.totalLive + size > limit { return nil }
-            guard let address = CachingAllocator.takeBlock(size, from: &state) else { return nil }
+            guard let address = takeBlock(size, from: &state) else { return nil }
             state.statistics.record(size, purpose: purpose)
+            state.statistics.cached = state.cache.byteCount
+            state.statistics.heldPeak = max(
+                state.statistics.heldPeak, state.statistics.totalLive + state.statistics.cached)
+            state.highestLive = max(state.highestLive, state.statistics.totalLive)
             return address
         }
         guard let address, let pointer = UnsafeMutableRawPointer(bitPattern: address) else {
@@ -58,44 +63,41 @@ public final class CachingAllocator: Sendable {
         state.withLock {
             $0.statistics.peak = $0.statistics.live
             $0.statistics.totalPeak = $0.statistics.totalLive
+            $0.statistics.heldPeak = $0.statistics.totalLive + $0.statistics.cached
         }
     }
 
     /// Gives every cached block back to the system.
     public func releaseCache() {
         state.withLock { state in
-            for list in state.freeLists.values {
-                for address in list { free(UnsafeMutableRawPointer(bitPattern: address)) }
-            }
-            state.freeLists.removeAll()
+            state.cache.release(downTo: 0)
             state.statistics.cached = 0
         }
     }
 
     func reclaim(_ pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose) {
         state.withLock { state in
-            state.freeLists[byteCount, default: []].append(UInt(bitPattern: pointer))
+            state.cache.put(UInt(bitPattern: pointer), size: byteCount)
             state.statistics.live[purpose.rawValue] -= byteCount
             state.statistics.totalLive -= byteCount
-            state.statistics.cached += byteCount
+            state.statistics.cached = state.cache.byteCount
         }
     }
 
-    /// `MADV_HUGEPAGE`, which the Glibc module does not export.
-    private static let hugePageAdvice: Int32 = 14
-
-    private static func takeBlock(_ size: Int, from state: inout State) -> UInt? {
-        if let address = state.freeLists[size]?.popLast() {
-            state.statistics.cached -= size
-            return address
+    /// A block of the class `size`: a cached one, else a new one, for which cached ones may have to go.
+    private func takeBlock(_ size: Int, from state: inout State) -> UInt? {
+        if let address = state.cache.take(size) { return address }
+        let needed = state.statistics.totalLive + size
+        state.cache.trim(forNew: size, live: needed, highestLive: max(state.highestLive, needed))
+        if let limit { state.cache.release(downTo: limit - needed) }
+        var address = SystemMemory.allocate(size)
+        if address == nil, state.cache.byteCount > 0 {
+            state.cache.release(downTo: 0)
+            address = SystemMemory.allocate(size)
         }
-        // A large block starts on a huge-page boundary: fewer address translations in every product that reads it.
-        let alignment = size >= 4 << 20 ? 2 << 20 : 64
-        var pointer: UnsafeMutableRawPointer?
-        guard posix_memalign(&pointer, alignment, size) == 0, let pointer else { return nil }
-        if alignment > 64 { madvise(pointer, size, CachingAllocator.hugePageAdvice) }
+        guard let address else { return nil }
         state.statistics.systemAllocations += 1
-        return UInt(bitPattern: pointer)
+        return address
     }
 
     /// The block size that serves a request: the next multiple of an eighth of its power of two, at least 256 bytes.

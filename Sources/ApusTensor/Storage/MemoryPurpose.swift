@@ -52,6 +52,8 @@ public struct MemoryStatistics: Sendable {
     public var totalPeak: Int
     /// Bytes held for reuse by freed storages.
     public var cached: Int
+    /// Highest sum of live and cached bytes since the last reset: what was taken from the system at most.
+    public var heldPeak: Int
     /// How often memory was asked of the system. A steady training step adds nothing here.
     public var systemAllocations: Int
 
@@ -61,6 +63,7 @@ public struct MemoryStatistics: Sendable {
         totalLive = 0
         totalPeak = 0
         cached = 0
+        heldPeak = 0
         systemAllocations = 0
     }
 

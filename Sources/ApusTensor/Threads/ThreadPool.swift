@@ -2,14 +2,33 @@ import CApusKernels
 import Glibc
 import Synchronization
 
+/// Starts a thread that runs a function on an argument; 0, or the error number of a refusal.
+typealias ThreadStart = (
+    _ thread: inout pthread_t, _ body: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer?,
+    _ argument: UnsafeMutableRawPointer
+) -> Int32
+
+private func startThread(
+    _ thread: inout pthread_t, _ body: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer?,
+    _ argument: UnsafeMutableRawPointer
+) -> Int32 {
+    // Kernels get their workspace from outside; the usual 8 MiB for each of many threads would use up a limited address
+    // space.
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setstacksize(&attributes, 1 << 20)
+    return pthread_create(&thread, &attributes, body, argument)
+}
+
 /// Threads that share one piece of work at a time: the only source of parallelism on the CPU.
 ///
 /// Libraries called from inside run single-threaded, so cores are never oversubscribed. The caller takes part; a pool
 /// of one runs inline. Work is handed out part by part from a shared counter, which balances uneven experts.
 // Sendable: `body` is written only between runs, by whoever holds `isRunning`, and published by the `generation` counter.
 public final class ThreadPool: @unchecked Sendable {
-    /// Threads that take part in a run, the caller included.
-    public let threadCount: Int
+    /// Threads that take part in a run, the caller included: those asked for, or as many as the system grants.
+    public private(set) var threadCount = 1
     private let isRunning = Atomic<Bool>(false)
     private let generation = Atomic<Int>(0)
     private let nextPart = Atomic<Int>(0)
@@ -26,12 +45,18 @@ public final class ThreadPool: @unchecked Sendable {
     private static let spinCount = 2000
 
     /// A pool of `threadCount` threads; by default one for each core the process may use.
-    public init(threadCount: Int = ThreadPool.availableCores) {
+    ///
+    /// Where the system refuses a thread, the pool does with fewer, which ``threadCount`` tells.
+    public convenience init(threadCount: Int = ThreadPool.availableCores) {
+        self.init(threadCount: threadCount, start: startThread)
+    }
+
+    /// A pool whose threads `start` starts, which tells whether it could.
+    init(threadCount: Int, start: ThreadStart) {
         precondition(threadCount >= 1)
-        self.threadCount = threadCount
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(condition, nil)
-        for index in 1..<max(threadCount, 1) { startWorker(index) }
+        while self.threadCount < threadCount, startWorker(self.threadCount, start) { self.threadCount += 1 }
     }
 
     /// Cores that this process may run on.
@@ -107,21 +132,25 @@ public final class ThreadPool: @unchecked Sendable {
         }
     }
 
-    private func startWorker(_ index: Int) {
+    private func startWorker(_ index: Int, _ start: ThreadStart) -> Bool {
         // The pool outlives its workers, because deinit joins them: unretained is enough, and a retain would keep the
         // pool alive for ever.
-        let start = Start(pool: Unmanaged.passUnretained(self), index: index)
+        let argument = Unmanaged.passRetained(Start(pool: Unmanaged.passUnretained(self), index: index))
         var thread = pthread_t()
-        let status = pthread_create(
-            &thread, nil,
+        let status = start(
+            &thread,
             { argument in
                 guard let argument else { return nil }
                 let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
                 start.pool._withUnsafeGuaranteedRef { $0.work(as: start.index) }
                 return nil
-            }, Unmanaged.passRetained(start).toOpaque())
-        precondition(status == 0, "the system refused a thread: errno \(status)")
+            }, argument.toOpaque())
+        guard status == 0 else {
+            argument.release()
+            return false
+        }
         workers.append(thread)
+        return true
     }
 
     private final class Start {

@@ -28,10 +28,18 @@ public struct CheckpointFolder: Sendable {
 
     /// Writes a checkpoint and removes those beyond ``keep``, oldest first, once the new one is safe.
     ///
-    /// - Throws: ``CheckpointFileError``; what was there before is unharmed.
+    /// - Parameters:
+    ///   - removing: Steps whose checkpoints go as well: damaged ones that a resumed run has passed over.
+    ///   - prunes: Whether those beyond ``keep`` are removed.
+    /// - Throws: ``NonFiniteWeightsError`` for weights that are not numbers; ``CheckpointFileError``. What was there
+    ///   before is unharmed.
     public func save(
-        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, backend: any Backend
+        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, removing: [Int] = [], prunes: Bool = true,
+        backend: any Backend
     ) throws {
+        if let place = try model.firstNonFiniteWeight(backend: backend) {
+            throw NonFiniteWeightsError(step: state.step, place: place)
+        }
         try RunFolder.create(path)
         // A killed run may have been saving another step: each leaves as much as a checkpoint.
         _ = try? AbandonedFiles.remove(in: path, prefix: "step-")
@@ -46,21 +54,15 @@ public struct CheckpointFolder: Sendable {
         digests["state.txt"] = try AtomicFile.write(state.text, to: "\(staging)/state.txt")
         try CheckpointManifest(files: digests).write(toFolder: staging)
         try directory.publish(.replace)
+        for step in removing where step != state.step { try? RunFolder.remove(folder(step: step)) }
+        guard prunes else { return }
         for step in steps().dropLast(keep) where step != state.step { try? RunFolder.remove(folder(step: step)) }
     }
 
     /// The newest checkpoint whose files pass their checksums, and what was wrong with newer ones.
     public func newestGood() -> (step: Int?, damaged: [String]) {
-        var damaged: [String] = []
-        for step in steps().reversed() {
-            do {
-                try CheckpointManifest(folder: folder(step: step)).verify(folder: folder(step: step))
-                return (step, damaged)
-            } catch {
-                damaged.append("\(error)")
-            }
-        }
-        return (nil, damaged)
+        let (step, damaged) = RunFolder.newestGood(in: path)
+        return (step, damaged.map { "\($0)" })
     }
 
     /// The state of the run at a step.
@@ -70,13 +72,18 @@ public struct CheckpointFolder: Sendable {
         return try TrainingState(text: text, path: file)
     }
 
-    /// Loads weights and optimizer state of a step into a model of the same configuration.
+    /// Loads weights and optimizer state of a step into a model that computes the same.
     ///
+    /// - Returns: what the model's configuration says otherwise than the checkpoint's about learning alone.
     /// - Throws: ``CheckpointFileError``, ``TensorMapError``, ``TrainingCheckpointError``.
-    public func load(step: Int, into model: Transformer, _ optimizer: AdamW, backend: any Backend) throws {
+    @discardableResult
+    public func load(
+        step: Int, into model: Transformer, _ optimizer: AdamW, backend: any Backend
+    ) throws -> [LearningChange] {
         let folder = folder(step: step)
-        let saved = try ModelFolder(folder)
-        if let difference = saved.configuration.configuration.firstDifference(from: model.configuration) {
+        let saved = try ModelFolder(folder, further: model.furtherParameters)
+        let (comparable, changes) = saved.configuration.configuration.learning(as: model.configuration)
+        if let difference = comparable.firstDifference(from: model.configuration) {
             throw TrainingCheckpointError.different(
                 folder: folder, what: difference.what, saved: difference.saved, asked: difference.asked)
         }
@@ -84,6 +91,7 @@ public struct CheckpointFolder: Sendable {
         let file = try ShardedSafetensors(folder: folder, base: "optimizer")
         for (name, tensor) in optimizer.namedStates() { try file.read(name, into: tensor) }
         optimizer.resume(atStep: step)
+        return changes
     }
 }
 

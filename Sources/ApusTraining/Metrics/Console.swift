@@ -5,6 +5,13 @@ public enum Console {
     /// Whether standard output is a terminal.
     public static var isTerminal: Bool { isatty(STDOUT_FILENO) != 0 }
 
+    /// How many characters a line of the terminal holds; 80 when it does not say.
+    public static var columns: Int {
+        var size = winsize()
+        let isKnown = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        return isKnown ? Int(size.ws_col) : 80
+    }
+
     /// Writes a line.
     public static func line(_ text: String) { write(text + "\n") }
 

@@ -15,17 +15,26 @@ public struct ProgressLine {
 
     /// Shows a step. `remaining` is an estimate in seconds.
     public func show(_ metrics: StepMetrics, remaining: Double, worst: RoutingSummary.Layer?) {
-        let text = line(metrics, remaining: remaining, worst: worst)
-        if isTerminal {
-            Console.write("\r\u{1B}[2K\(text)")
-            if metrics.heldOutLoss != nil || metrics.step == steps { Console.write("\n") }
-        } else if metrics.step == steps || metrics.heldOutLoss != nil || (every > 0 && metrics.step % every == 0) {
-            Console.write("\(text)\n")
-        }
+        let columns = isTerminal ? Console.columns : nil
+        Console.write(text(metrics, remaining: remaining, worst: worst, columns: columns))
     }
 
     /// Prints a line of its own, above the progress on a terminal.
-    public func note(_ text: String) { Console.write(isTerminal ? "\r\u{1B}[2K\(text)\n" : "\(text)\n") }
+    public func note(_ text: String) { Console.write(isTerminal ? "\(Self.erase)\(text)\n" : "\(text)\n") }
+
+    /// To the line's first column, and the line empty.
+    private static let erase = "\r\u{1B}[2K"
+
+    /// What showing a step writes to a terminal of `columns`, or, when it is `nil`, to a file or pipe.
+    ///
+    /// The last step's line and those with a held-out loss stay. Others are rewritten, which takes that they fit: of a
+    /// line that wraps, only the last row would be.
+    func text(_ metrics: StepMetrics, remaining: Double, worst: RoutingSummary.Layer?, columns: Int?) -> String {
+        let line = line(metrics, remaining: remaining, worst: worst)
+        let stays = metrics.heldOutLoss != nil || metrics.step == steps
+        guard let columns else { return stays || every > 0 && metrics.step % every == 0 ? "\(line)\n" : "" }
+        return Self.erase + (stays ? "\(line)\n" : String(line.prefix(max(columns - 1, 1))))
+    }
 
     /// The line: step, loss, speed, time left, memory and the most uneven layer.
     func line(_ metrics: StepMetrics, remaining: Double, worst: RoutingSummary.Layer?) -> String {

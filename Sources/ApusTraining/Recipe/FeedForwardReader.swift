@@ -9,9 +9,6 @@ struct FeedForwardReader {
     let count: Int
     let activation: Activation
 
-    /// Experts that one layer may have.
-    static let mostExperts = 1024
-
     init(model: Section, base: ModelConfiguration?, layers: Int, activation: Activation) {
         self.model = model
         self.base = base
@@ -96,7 +93,7 @@ struct FeedForwardReader {
 
     /// E of each mixture.
     private func counts(_ experts: Section, places: [Int], inherited: [Int]) -> [Int] {
-        let most = Self.mostExperts
+        let most = MoEConfiguration.mostExperts
         guard let (values, isList) = experts.integers("count", 1...most, example: "8, or [4, 4, 8, 8]") else {
             if let first = inherited.first, inherited.allSatisfy({ $0 == first }) {
                 return Array(repeating: first, count: places.count)

@@ -54,11 +54,7 @@ struct ModelReader {
         let name = section.text("preset", example: "the name of a model")
         guard !name.isEmpty else { return nil }
         do throws(ModelConfigurationError) {
-            let preset = try ModelConfiguration.preset(named: name)
-            let experts = preset.feedForward.indices.compactMap { preset.moe(layer: $0)?.experts }.max() ?? 0
-            if experts <= FeedForwardReader.mostExperts { return preset }
-            section.flaw(
-                "preset", "has \(experts) experts in a layer", "at most \(FeedForwardReader.mostExperts) are possible")
+            return try ModelConfiguration.preset(named: name)
         } catch .impossible(let key, let found, let reason) {
             section.flaw("preset", "is \"\(display(name))\", whose \(key) is \(found)", reason)
         } catch {
@@ -108,7 +104,8 @@ struct ModelReader {
                 "the nearest that works is \(nearestMultiple(of: heads, to: width)); or set head_width")
         }
         let headWidth = section.integer(
-            "head_width", 1...4096, default: inherited ?? max(1, width / heads), example: 64)
+            "head_width", 1...ModelConfiguration.largestHeadWidth, default: inherited ?? max(1, width / heads),
+            example: 64)
         if case .rotary = position {
             section.require(
                 headWidth % 2 == 0, isGiven || inherited != nil ? "head_width" : "width",

@@ -5,6 +5,8 @@ struct RealRange: Sendable {
 
     /// Above 0.
     static let positive = RealRange(words: "a number above 0") { $0 > 0 }
+    /// Above 0, and a number in single precision too.
+    static let positiveFloat = RealRange(words: "a number above 0 and at most 3.4e38") { $0 > 0 && Float($0).isFinite }
     /// 0 or more.
     static let nonNegative = RealRange(words: "a number of at least 0") { $0 >= 0 }
     /// 0 or more, less than 1.

@@ -1,3 +1,5 @@
+import ApusModels
+
 /// Every key that a recipe can hold, by the group that holds it: the one list that refusals and the writer share.
 public enum RecipeKeys {
     /// A group's dotted name (empty for the whole recipe) and its keys, in the order in which they are written.

@@ -76,10 +76,6 @@ struct RecipeReader {
             pooled.isEmpty || training.microBatch == training.batch, "micro_batch",
             "is \(training.microBatch) of a batch of \(training.batch), with model.experts.losses.scope: pooled",
             "use \(training.batch), or scope: layer")
-        section.require(
-            Set(pooled.map(\.experts)).count <= 1, "batch",
-            "cannot be balanced over layers with different model.experts.count", "use model.experts.losses.scope: layer"
-        )
     }
 
     /// What no key is to blame for alone.

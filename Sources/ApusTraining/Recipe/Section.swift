@@ -1,3 +1,5 @@
+import ApusModels
+
 /// A group of keys that is being read.
 ///
 /// Each method takes one key's value as the type it must have, tells the log what is wrong otherwise, and then returns

@@ -76,7 +76,9 @@ public struct TrainingConfiguration: Sendable, Equatable {
     public var evaluateEvery: Int
     /// Batches of one evaluation.
     public var evaluateBatches: Int
-    /// Whether the same recipe gives the same bits on the same machine.
+    /// Whether a device that has a faster attention backward with other bits each time may not use it.
+    ///
+    /// On the CPU the same recipe gives the same bits on the same machine either way: the key changes nothing there.
     public var deterministic: Bool
     /// Threads; `nil` for one for each core.
     public var threads: Int?

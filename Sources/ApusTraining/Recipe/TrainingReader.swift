@@ -7,6 +7,8 @@ struct TrainingReader {
     let data: DataConfiguration
 
     private static let mostSteps = 1_000_000_000
+    /// Tokens of a micro-batch, which is read as a whole: inputs and targets of so many take 2 GiB.
+    private static let mostTokens = 1 << 28
 
     func training() -> TrainingConfiguration {
         let steps = section.integer("steps", 1...Self.mostSteps, example: 500)
@@ -15,6 +17,11 @@ struct TrainingReader {
         let routingGroup = section.integer("routing_group", 1...1 << 20, default: 1, example: 1)
         let balanceGroup = section.integer("balance_group", 1...1 << 20, default: routingGroup, example: routingGroup)
         checkGroups(batch: batch, microBatch: microBatch, routingGroup: routingGroup, balanceGroup: balanceGroup)
+        let mostSequences = max(Self.mostTokens / data.sequenceLength, 1)
+        section.require(
+            microBatch <= mostSequences, "micro_batch", with: ["data.sequence_length", section.full("batch")],
+            "is \(microBatch), with data.sequence_length \(data.sequenceLength) more than \(Self.mostTokens) tokens",
+            "use at most \(mostSequences)")
         let evaluates = data.heldOut > 0
         let evaluateEvery = section.integer(
             "evaluate_every", 0...Self.mostSteps, default: evaluates ? 100 : 0, example: 100)
@@ -36,7 +43,7 @@ struct TrainingReader {
     private func optimizer() -> TrainingConfiguration.Optimizer {
         let section = section.section("optimizer")
         return TrainingConfiguration.Optimizer(
-            learningRate: section.real("learning_rate", .positive, default: 1e-3, example: 1e-3),
+            learningRate: section.real("learning_rate", .positiveFloat, default: 1e-3, example: 1e-3),
             beta1: section.real("beta1", .belowOne, default: 0.9, example: 0.9),
             beta2: section.real("beta2", .belowOne, default: 0.95, example: 0.95),
             epsilon: section.real("epsilon", .positive, default: 1e-8, example: 1e-8),

@@ -1,7 +1,8 @@
 import Glibc
 import Synchronization
 
-/// Whether the user has asked the run to stop (Ctrl-C, or a scheduler's SIGTERM). The second time the process ends.
+/// Whether the run was asked to stop: Ctrl-C, a scheduler's SIGTERM, or a terminal that went away (SIGHUP). The second
+/// Ctrl-C or SIGTERM ends the process; a SIGHUP never does, for a closing terminal sends several.
 public enum Interruption {
     private static let count = Atomic<Int>(0)
 
@@ -12,6 +13,21 @@ public enum Interruption {
                 if Interruption.count.wrappingAdd(1, ordering: .relaxed).oldValue > 0 { _exit(128 + number) }
             }
         }
+        // Who started the process with SIGHUP ignored (nohup) wants it to outlive the terminal.
+        if isIgnored(SIGHUP) { return }
+        signal(SIGHUP) { _ in
+            _ = Interruption.count.compareExchange(expected: 0, desired: 1, ordering: .relaxed)
+        }
+    }
+
+    /// Lets the run go on when the reader of its output has gone (`apus train ... | head`): writing then fails instead.
+    public static func outliveReaders() { signal(SIGPIPE, SIG_IGN) }
+
+    private static func isIgnored(_ number: Int32) -> Bool {
+        var action = sigaction()
+        guard sigaction(number, nil, &action) == 0 else { return false }
+        return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
+            == unsafeBitCast(SIG_IGN, to: Int.self)
     }
 
     /// Whether a stop was asked for.

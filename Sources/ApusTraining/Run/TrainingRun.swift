@@ -23,7 +23,12 @@ public final class TrainingRun {
     private let checkpoints: CheckpointFolder
     private let progress: ProgressLine
     private var taken = 0
-    private var savedStep: Int?
+    /// Damaged checkpoints that resuming passed over; the next save removes them.
+    private var passedOver: [Int] = []
+    /// The step of the newest checkpoint that is whole; `nil` while nothing was saved.
+    public private(set) var savedStep: Int?
+    /// Why the last attempt to save failed; `nil` when it did not.
+    public private(set) var savingError: (any Error)?
     private var table = LoadTable()
     private var monitor = LoadMonitor()
 
@@ -73,8 +78,20 @@ public final class TrainingRun {
 
     /// Takes the steps that are left. Writes the resolved recipe, metrics and checkpoints.
     ///
-    /// - Throws: ``NonFiniteError`` before a step that would spoil the weights; what saving throws.
+    /// An error loses no step that was taken: they are saved before it is thrown, and ``savedStep`` says up to which.
+    ///
+    /// - Throws: ``NonFiniteError`` before a step that would spoil the weights, ``NonFiniteWeightsError`` when one has;
+    ///   ``TensorError`` when memory runs out, ``MetricsFileError``; what saving throws.
     public func run() throws -> Outcome {
+        do {
+            return try takeSteps()
+        } catch {
+            rescue()
+            throw error
+        }
+    }
+
+    private func takeSteps() throws -> Outcome {
         try RunFolder.create(folder)
         _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
         let metricsFile = try MetricsFile(path: "\(folder)/metrics.jsonl", afterStep: taken)
@@ -88,8 +105,10 @@ public final class TrainingRun {
             let begin = clock.now
             let step = taken + 1
             let learningRate = recipe.training.learningRate.rate(step: step)
-            let places = taken * recipe.training.batch..<step * recipe.training.batch
-            let result = try trainStep(step: step, batch: stream.sequences(places), learningRate: learningRate)
+            let first = taken * recipe.training.batch
+            let result = try trainStep(
+                step: step, sequenceLength: recipe.data.sequenceLength, learningRate: learningRate
+            ) { [stream] in stream.sequences(first + $0.lowerBound..<first + $0.upperBound) }
             taken = step
             let seconds = (clock.now - begin).seconds
             var metrics = metrics(result, step, learningRate, seconds, flops: flops, peak: peak)
@@ -111,6 +130,12 @@ public final class TrainingRun {
     public var loadTable: String { table.text }
     /// Where the newest weights are.
     public var checkpoint: String { checkpoints.folder(step: taken) }
+    /// The newest checkpoint that is whole; `nil` while nothing was saved.
+    public var savedCheckpoint: String? { savedStep.map(checkpoints.folder) }
+    /// The checkpoint before ``savedCheckpoint``; `nil` when there is none.
+    public var earlierCheckpoint: String? {
+        savedStep.flatMap { saved in checkpoints.steps().last { $0 < saved } }.map(checkpoints.folder)
+    }
     /// Tokens that the text has.
     public var corpusTokens: Int { corpus.tokens.count }
     /// Steps taken so far.
@@ -144,10 +169,25 @@ public final class TrainingRun {
         return try trainStep.evaluate(heldOut, batches: recipe.training.evaluateBatches)
     }
 
-    private func save() throws {
+    private func save(prunes: Bool = true) throws {
         let state = TrainingState(step: taken, dataChecksum: corpus.checksum, settings: recipe.resumeSettings)
-        try checkpoints.save(model, optimizer, state, backend: backend)
+        do {
+            try checkpoints.save(model, optimizer, state, removing: passedOver, prunes: prunes, backend: backend)
+        } catch {
+            savingError = error
+            throw error
+        }
+        savingError = nil
+        passedOver = []
         savedStep = taken
+    }
+
+    /// Saves the steps since the last checkpoint after an error, when the weights are those of a whole step.
+    ///
+    /// The checkpoints before stay all: what led to the error may be in these weights already.
+    private func rescue() {
+        guard savingError == nil, taken > 0, savedStep != taken, optimizer.stepCount == taken else { return }
+        try? save(prunes: false)
     }
 
     private func resume() throws {
@@ -162,7 +202,9 @@ public final class TrainingRun {
         guard state.dataChecksum == corpus.checksum else {
             throw DataError.changed(path: recipe.data.path, expected: state.dataChecksum, found: corpus.checksum)
         }
-        try checkpoints.load(step: step, into: model, optimizer, backend: backend)
+        let changes = try checkpoints.load(step: step, into: model, optimizer, backend: backend)
+        for change in changes { progress.note("continuing with \(change.key) \(change.now), was \(change.was)") }
+        passedOver = checkpoints.steps().filter { $0 > step }
         taken = step
         savedStep = step
     }

@@ -12,13 +12,19 @@ public struct NonFiniteError: Error, Sendable {
     public let loss: Float
     /// The first place with a value that is not finite: a weight, a stage of the forward pass, or a gradient.
     public let place: String
+    /// Whether ``place`` is a weight: then the step before has spoiled the model already.
+    public let isWeight: Bool
 
-    /// Looks for the first place by running the batch's first sequences again, stage by stage.
-    init(step: Int, loss: Float, batch: [Int32], in trainStep: TrainStep) throws {
+    /// Looks for the first place by running the batch again, stage by stage.
+    init(
+        step: Int, loss: Float, sequenceLength: Int, _ read: @escaping TrainStep.Reader, in trainStep: TrainStep
+    ) throws {
         self.step = step
         self.loss = loss
-        let probe = NonFiniteProbe(trainStep: trainStep, batch: batch, step: step)
-        place = try probe.weight() ?? probe.stage() ?? probe.gradient() ?? "the sum of all squares"
+        let weight = try trainStep.model.firstNonFiniteWeight(backend: trainStep.backend)
+        isWeight = weight != nil
+        let probe = NonFiniteProbe(trainStep: trainStep, sequenceLength: sequenceLength, read: read, step: step)
+        place = try weight ?? probe.stage() ?? probe.gradient() ?? "the sum of all squares"
     }
 }
 
@@ -27,38 +33,60 @@ extension NonFiniteError: CustomStringConvertible {
     public var description: String {
         """
         step \(step): \(loss.isFinite ? "a gradient" : "the loss") is not finite (loss \(loss)), first seen in \(place). \
-        The step was not taken; weights and the last checkpoint are unharmed. Lower training.optimizer.learning_rate, raise training.schedule.warmup_steps, or set \
-        training.clip_norm, and continue with --resume
+        The step was not taken; \
+        \(isWeight ? "the weights are spoiled already, checkpoints are not" : "weights and checkpoints are unharmed"). \
+        \(NonFiniteError.remedy)
         """
+    }
+
+    fileprivate static let remedy =
+        "Lower training.optimizer.learning_rate, raise training.schedule.warmup_steps, or set training.clip_norm"
+}
+
+/// Weights that are not numbers, found when they were to be saved. They are not: no checkpoint gives way to them.
+public struct NonFiniteWeightsError: Error, Sendable, CustomStringConvertible {
+    /// The step that left them.
+    public let step: Int
+    /// How many they are, and of what parameter.
+    public let place: String
+
+    /// What happened, where, and what to do.
+    public var description: String {
+        "the weights after step \(step) are not finite (\(place)). They were not saved; checkpoints are unharmed. "
+            + NonFiniteError.remedy
+    }
+}
+
+extension Transformer {
+    /// The first parameter with weights that are not finite, and how many; `nil` when all are.
+    func firstNonFiniteWeight(backend: any Backend) throws -> String? {
+        // Group by group first: in the usual case nothing is wrong, and there are few groups.
+        guard try store.groups.contains(where: { try backend.countNonFinite($0.weights) > 0 }) else { return nil }
+        for parameter in store.parameters {
+            let count = try parameter.withWeights(on: backend.stream) { try backend.countNonFinite($0) }
+            if count > 0 { return "\(count) weights of \(parameter.name)" }
+        }
+        return nil
     }
 }
 
 /// Finds where a pass stops being finite.
 private struct NonFiniteProbe {
     let trainStep: TrainStep
-    let batch: [Int32]
+    let sequenceLength: Int
+    let read: TrainStep.Reader
     let step: Int
 
     private var backend: any Backend { trainStep.backend }
 
-    func weight() throws -> String? {
-        for parameter in trainStep.model.store.parameters {
-            let count = try parameter.withWeights(on: backend.stream) { try backend.countNonFinite($0) }
-            if count > 0 { return "\(count) weights of \(parameter.name)" }
-        }
-        return nil
-    }
-
     func stage() throws -> String? {
-        let sequenceLength = batch.count / trainStep.configuration.batch
-        let micro = trainStep.configuration.microBatch
-        for first in stride(from: 0, to: trainStep.configuration.batch, by: micro) {
-            let count = min(micro, trainStep.configuration.batch - first)
-            let range = first * sequenceLength..<(first + count) * sequenceLength
+        for sequences in trainStep.microBatches {
             let context = try trainStep.context(
-                Tape(backend: backend, isRecording: false), sequences: count, sequenceLength,
-                firstToken: range.lowerBound, step: step, globalTokens: batch.count, nil)
-            let tokens = try backend.allocator.tensor(Array(batch[range]), Shape(range.count))
+                Tape(backend: backend, isRecording: false), sequences: sequences.count, sequenceLength,
+                firstToken: sequences.lowerBound * sequenceLength, step: step,
+                globalTokens: trainStep.configuration.batch * sequenceLength, nil)
+            let inputs = try read(sequences).inputs
+            let tokens = try backend.allocator.tensor(inputs, Shape(inputs.count))
             if let place = try trainStep.model.firstNonFiniteStage(tokens: tokens, context) { return place }
         }
         return nil

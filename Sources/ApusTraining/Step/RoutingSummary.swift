@@ -1,5 +1,4 @@
 public import ApusExperts
-public import ApusModels
 public import ApusTensor
 import Glibc
 
@@ -40,7 +39,7 @@ public struct RoutingSummary: Sendable {
 
 extension RoutingSummary {
     /// Adds up what the micro-batches of a step reported.
-    public init(_ report: RoutingReport, pooled: [Tensor], model: ModelConfiguration, tokens: Int) {
+    public init(_ report: RoutingReport, pooled: [Tensor]) {
         var byLayer: [Int: (choices: [Int], rows: [Int])] = [:]
         var sums: [RouterLossKind: Double] = [:]
         for entry in report.layers {

@@ -48,27 +48,43 @@ public struct TrainStep {
         public let routing: RoutingSummary
     }
 
+    /// Reads some of the batch's B sequences of S tokens: inputs and targets, one sequence after the other.
+    public typealias Reader = (_ sequences: Range<Int>) throws -> (inputs: [Int32], targets: [Int32])
+
     /// Runs step `step` (from 1) on `batch.inputs` (T) and `batch.targets` (T), sequences of equal length one after the
     /// other; negative targets are ignored.
     ///
-    /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out.
+    /// - Throws: what ``callAsFunction(step:sequenceLength:learningRate:read:)`` throws.
     public func callAsFunction(
         step: Int, batch: (inputs: [Int32], targets: [Int32]), learningRate: Double
     ) throws -> Result {
-        let sequenceLength = batch.inputs.count / configuration.batch
-        let targetCount = batch.targets.count { $0 >= 0 }
+        let length = batch.inputs.count / configuration.batch
+        return try self(step: step, sequenceLength: length, learningRate: learningRate) { sequences in
+            let range = sequences.lowerBound * length..<sequences.upperBound * length
+            return (Array(batch.inputs[range]), Array(batch.targets[range]))
+        }
+    }
+
+    /// Runs step `step` (from 1) on sequences of S tokens that `read` gives a micro-batch at a time, so that the whole
+    /// batch is never in memory; negative targets are ignored.
+    ///
+    /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out; what `read`
+    ///   throws.
+    public func callAsFunction(
+        step: Int, sequenceLength: Int, learningRate: Double, read: @escaping Reader
+    ) throws -> Result {
+        let targetCount = try microBatches.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
         let report = RoutingReport()
         var losses: [Tensor] = []
         var pooled: [Tensor] = []
-        for first in stride(from: 0, to: configuration.batch, by: configuration.microBatch) {
-            let count = min(configuration.microBatch, configuration.batch - first)
-            let range = first * sequenceLength..<(first + count) * sequenceLength
-            let tokens = try backend.allocator.tensor(Array(batch.inputs[range]), Shape(range.count))
-            let targets = try backend.allocator.tensor(Array(batch.targets[range]), Shape(range.count))
+        for sequences in microBatches {
+            let micro = try read(sequences)
+            let tokens = try backend.allocator.tensor(micro.inputs, Shape(micro.inputs.count))
+            let targets = try backend.allocator.tensor(micro.targets, Shape(micro.targets.count))
             let tape = Tape(backend: backend)
             let context = try context(
-                tape, sequences: count, sequenceLength, firstToken: range.lowerBound, step: step,
-                globalTokens: batch.inputs.count, report)
+                tape, sequences: sequences.count, sequenceLength, firstToken: sequences.lowerBound * sequenceLength,
+                step: step, globalTokens: configuration.batch * sequenceLength, report)
             let result = try model.loss(
                 tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
                 checkpointing: configuration.checkpointing, context)
@@ -79,12 +95,19 @@ public struct TrainStep {
         let norm = try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
         let loss = losses.reduce(0) { $0 + $1.floats()[0] }
         guard loss.isFinite, norm.value.isFinite else {
-            throw try NonFiniteError(step: step, loss: loss, batch: batch.inputs, in: self)
+            throw try NonFiniteError(step: step, loss: loss, sequenceLength: sequenceLength, read, in: self)
         }
         try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
-        let routing = RoutingSummary(report, pooled: pooled, model: model.configuration, tokens: batch.inputs.count)
+        let routing = RoutingSummary(report, pooled: pooled)
         try finishRouters(routing)
         return Result(loss: loss, gradientNorm: norm.value, routing: routing)
+    }
+
+    /// The sequences of each micro-batch.
+    var microBatches: [Range<Int>] {
+        stride(from: 0, to: configuration.batch, by: configuration.microBatch).map { first in
+            first..<min(first + configuration.microBatch, configuration.batch)
+        }
     }
 
     /// The context of `sequences` sequences that begin at token `firstToken` of the global batch.
@@ -94,7 +117,7 @@ public struct TrainStep {
     ) throws -> MoEContext {
         let layout = try TokenLayout.sequences(
             Array(repeating: sequenceLength, count: sequences), groupSize: configuration.routingGroup,
-            firstGlobalToken: firstToken, allocator: backend.allocator)
+            balanceSize: configuration.balanceGroup, firstGlobalToken: firstToken, allocator: backend.allocator)
         let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)
         return MoEContext(forward: forward, report: report, globalTokens: globalTokens)
     }

@@ -1,4 +1,4 @@
-// GELU, ReLU and SiLU for one element type. See apus_activation.h.
+// GELU and ReLU for one element type. See apus_activation.h.
 
 APUS_CLONES void NAME(apus_gelu_forward)(ELEMENT *y, const ELEMENT *x, ptrdiff_t n) {
     APUS_EACH16(i, c, n, {
@@ -57,29 +57,6 @@ APUS_CLONES void NAME(apus_relu_backward)(ELEMENT *dx, const ELEMENT *dy, const 
         LOAD(&u, x + i, c);
         LOAD(&g, dy + i, c);
         g = u > 0.0f ? g : (f32x16)0.0f;
-        STORE(dx + i, &g, c);
-    })
-}
-
-APUS_CLONES void NAME(apus_silu_forward)(ELEMENT *y, const ELEMENT *x, ptrdiff_t n) {
-    APUS_EACH16(i, c, n, {
-        f32x16 u;
-        LOAD(&u, x + i, c);
-        f32x16 s = u;
-        vector_sigmoid(&s);
-        u = u * s;
-        STORE(y + i, &u, c);
-    })
-}
-
-APUS_CLONES void NAME(apus_silu_backward)(ELEMENT *dx, const ELEMENT *dy, const ELEMENT *x, ptrdiff_t n) {
-    APUS_EACH16(i, c, n, {
-        f32x16 u, g;
-        LOAD(&u, x + i, c);
-        LOAD(&g, dy + i, c);
-        f32x16 s = u;
-        vector_sigmoid(&s);
-        g = g * (s + (u * s) * (1.0f - s));
         STORE(dx + i, &g, c);
     })
 }

@@ -2,7 +2,7 @@
 
 APUS_CLONES void BACKWARD(
     GRADIENT *gradient, ptrdiff_t gradient_stride, const LOGIT *logits, ptrdiff_t stride, const float *lse,
-    const int32_t *targets, ptrdiff_t rows, ptrdiff_t width, float scale, float z_coefficient) {
+    const int32_t *targets, ptrdiff_t rows, ptrdiff_t width, float scale) {
     for (ptrdiff_t r = 0; r < rows; ++r) {
         const LOGIT *in = logits + r * stride;
         GRADIENT *out = gradient + r * gradient_stride;
@@ -13,15 +13,14 @@ APUS_CLONES void BACKWARD(
             continue;
         }
         float base = lse[r];
-        float factor = scale * (1.0f + 2.0f * z_coefficient * base);
         // Taken before the logits are overwritten, and rounded once.
-        float at_target = scalar_exp(LOGIT_TO_FLOAT(in[target]) - base) * factor - scale;
+        float at_target = scalar_exp(LOGIT_TO_FLOAT(in[target]) - base) * scale - scale;
         APUS_EACH16(i, c, width, {
             f32x16 u;
             LOAD_LOGIT(&u, in + i, c);
             u = u - base;
             vector_exp(&u);
-            u = u * factor;
+            u = u * scale;
             STORE_GRADIENT(out + i, &u, c);
         })
         out[target] = GRADIENT_FROM_FLOAT(at_target);

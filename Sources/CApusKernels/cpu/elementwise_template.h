@@ -5,15 +5,6 @@ APUS_CLONES void NAME(apus_fill)(ELEMENT *y, ptrdiff_t n, float value) {
     APUS_EACH16(i, c, n, { STORE(y + i, &v, c); })
 }
 
-void NAME(apus_copy)(ELEMENT *y, const ELEMENT *x, ptrdiff_t n) {
-    if (n > 0 && y != x) __builtin_memcpy(y, x, (size_t)n * sizeof(ELEMENT));
-}
-
-void NAME(apus_copy_rows)(
-    ELEMENT *y, ptrdiff_t y_stride, const ELEMENT *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t width) {
-    for (ptrdiff_t r = 0; r < rows; ++r) NAME(apus_copy)(y + r * y_stride, x + r * x_stride, width);
-}
-
 APUS_CLONES void NAME(apus_add)(ELEMENT *y, const ELEMENT *a, const ELEMENT *b, ptrdiff_t n) {
     APUS_EACH16(i, c, n, {
         f32x16 u, v;

@@ -216,14 +216,6 @@ static float *align(void *workspace)
     return (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
 }
 
-size_t apus_gemm_workspace(const apus_gemm_args *g)
-{
-    if (g->m <= 0 || g->n <= 0 || g->k <= 0)
-        return 0;
-    blocking x = choose_blocking(g, choose_kernel(g->a_type, g->b_type));
-    return (size_t)x.end * sizeof(float) + 64;
-}
-
 size_t apus_gemm_workspace_max(void)
 {
     // Rows times k_steps never exceeds A_FLOATS. Partial sums are largest where k blocks are shortest: half of K_STEPS.
@@ -284,10 +276,13 @@ int apus_gemm(const apus_gemm_args *g, apus_gemm_engine engine, void *workspace)
         return APUS_GEMM_OK;
     }
     if (engine == APUS_GEMM_ONEDNN)
-        return apus_onednn_gemm(g);
-    if (engine == APUS_GEMM_AUTO && apus_gemm_choose(g) == APUS_GEMM_ONEDNN &&
-        apus_onednn_gemm(g) == APUS_GEMM_OK)
-        return APUS_GEMM_OK;
+        return apus_onednn_gemm(g, NULL);
+    apus_gemm_args rest;
+    if (engine == APUS_GEMM_AUTO && apus_gemm_choose(g) == APUS_GEMM_ONEDNN) {
+        if (apus_onednn_gemm(g, &rest) == APUS_GEMM_OK)
+            return APUS_GEMM_OK;
+        g = &rest;
+    }
     gemm_dot *dot = choose_dot(g);
     if (dot) {
         dot(g);

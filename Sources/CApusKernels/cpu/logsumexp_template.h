@@ -26,10 +26,10 @@ APUS_INLINE float NAME(row_max)(const ELEMENT *x, ptrdiff_t width, float scale) 
     return lane_max(&m0);
 }
 
-/// log(sum(exp(x))) of one row and its maximum, in one pass over memory.
+/// log(sum(exp(x))) of one row, in one pass over memory.
 ///
 /// Blocks fit the first-level cache: the maximum of a block is taken first, the running sum is rescaled when it grows.
-APUS_INLINE float NAME(row_logsumexp)(const ELEMENT *x, ptrdiff_t width, float *maximum) {
+APUS_INLINE float NAME(row_logsumexp)(const ELEMENT *x, ptrdiff_t width) {
     const ptrdiff_t block = 2048;
     const float lowest = -__builtin_inff();
     float top = lowest;
@@ -53,7 +53,6 @@ APUS_INLINE float NAME(row_logsumexp)(const ELEMENT *x, ptrdiff_t width, float *
             sum = sum + u;
         })
     }
-    *maximum = top;
     float total = lane_sum(&sum);
     if (total == 0.0f) return lowest;
     return (top > lowest ? top : 0.0f) + scalar_log(total);

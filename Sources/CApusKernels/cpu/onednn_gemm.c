@@ -217,9 +217,22 @@ static cache_entry *find(const onednn_library *x, thread_cache *cache, const sha
     return oldest;
 }
 
+/// Pieces until the thread's next failure that a test asked for; negative for none.
+static _Thread_local ptrdiff_t pieces_before_failure = -1;
+
+void apus_onednn_fail_after(ptrdiff_t pieces)
+{
+    pieces_before_failure = pieces;
+}
+
+/// One piece of a product. A piece that fails has written nothing.
 static int run_piece(const onednn_library *x, thread_cache *cache, const shape_key *key, int64_t m, const void *a,
                      const void *b, void *c)
 {
+    if (pieces_before_failure == 0)
+        return 0;
+    if (pieces_before_failure > 0)
+        pieces_before_failure--;
     cache_entry *entry = find(x, cache, key);
     if (!entry)
         return 0;
@@ -259,10 +272,13 @@ int apus_onednn_supports(const apus_gemm_args *g)
            (g->c_type == APUS_F32 || g->a_type == APUS_BF16) && apus_onednn_available();
 }
 
-int apus_onednn_gemm(const apus_gemm_args *g)
+int apus_onednn_gemm(const apus_gemm_args *g, apus_gemm_args *rest)
 {
     const onednn_library *x = apus_onednn_library();
     thread_cache *cache = x->problem[0] ? NULL : this_thread(x);
+    apus_gemm_args left = *g;
+    if (rest)
+        *rest = left;
     if (!cache)
         return APUS_GEMM_FAILED;
     shape_key key;
@@ -270,30 +286,31 @@ int apus_onednn_gemm(const apus_gemm_args *g)
     key.n = g->n, key.lda = g->lda, key.ldb = g->ldb, key.ldc = g->ldc;
     key.type = (uint8_t)g->a_type, key.c_type = (uint8_t)g->c_type;
     key.a_transposed = g->a_transposed != 0, key.b_transposed = g->b_transposed != 0;
-    key.k = g->k, key.beta = g->beta;
-    const char *a = g->a, *b = g->b;
-    char *c = g->c;
+    key.k = g->k;
     const ptrdiff_t size = g->a_type == APUS_BF16 ? 2 : 4, c_size = g->c_type == APUS_BF16 ? 2 : 4;
-    if (!key.a_transposed && !key.b_transposed) {
-        key.m = DNNL_RUNTIME_DIM_VAL;
-        return run_piece(x, cache, &key, g->m, a, b, c) ? APUS_GEMM_OK : APUS_GEMM_FAILED;
-    }
-    if (!key.a_transposed) {
-        for (ptrdiff_t row = 0; row < g->m; row += key.m) {
-            key.m = largest_piece(g->m - row);
-            if (!run_piece(x, cache, &key, key.m, a + row * g->lda * size, b, c + row * g->ldc * c_size))
-                return APUS_GEMM_FAILED;
-        }
-        return APUS_GEMM_OK;
-    }
-    // Weight gradient: the tokens are k. Pieces of k would round a bf16 result more than once.
-    key.m = g->m;
-    for (ptrdiff_t p = 0; p < g->k; p += key.k) {
-        key.k = g->c_type == APUS_F32 ? largest_piece(g->k - p) : g->k;
-        if (!run_piece(x, cache, &key, key.m, a + p * g->lda * size, b + p * (key.b_transposed ? 1 : g->ldb) * size, c))
+    const int is_open = !key.a_transposed && !key.b_transposed;
+    do {
+        // Weight gradient: the tokens are k. Pieces of k would round a bf16 result more than once.
+        const int cuts_k = key.a_transposed && g->c_type == APUS_F32;
+        const ptrdiff_t m = key.a_transposed || is_open ? left.m : largest_piece(left.m);
+        key.m = is_open ? DNNL_RUNTIME_DIM_VAL : m;
+        key.k = cuts_k ? largest_piece(left.k) : left.k;
+        key.beta = left.beta;
+        if (!run_piece(x, cache, &key, m, left.a, left.b, left.c)) {
+            if (rest)
+                *rest = left;
             return APUS_GEMM_FAILED;
-        key.beta = 1;
-    }
+        }
+        if (cuts_k) {
+            left.a = (const char *)left.a + key.k * g->lda * size;
+            left.b = (const char *)left.b + key.k * (key.b_transposed ? 1 : g->ldb) * size;
+            left.k -= key.k, left.beta = 1;
+        } else {
+            left.a = (const char *)left.a + m * g->lda * size;
+            left.c = (char *)left.c + m * g->ldc * c_size;
+            left.m -= m;
+        }
+    } while (left.m > 0 && left.k > 0);
     return APUS_GEMM_OK;
 }
 
@@ -305,10 +322,16 @@ int apus_onednn_supports(const apus_gemm_args *g)
     return 0;
 }
 
-int apus_onednn_gemm(const apus_gemm_args *g)
+int apus_onednn_gemm(const apus_gemm_args *g, apus_gemm_args *rest)
 {
-    (void)g;
+    if (rest)
+        *rest = *g;
     return APUS_GEMM_FAILED;
+}
+
+void apus_onednn_fail_after(ptrdiff_t pieces)
+{
+    (void)pieces;
 }
 
 #endif

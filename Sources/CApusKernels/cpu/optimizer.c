@@ -1,4 +1,4 @@
-// AdamW and SGD steps in the three precision modes.
+// AdamW steps in the three precision modes.
 
 #include "apus_optimizer.h"
 
@@ -40,11 +40,6 @@ APUS_INLINE void adamw_lanes(f32x16 *p, f32x16 *m, f32x16 *v, const f32x16 *grad
     *p = *p * k->keep - k->rate * (*m / denominator);
 }
 
-APUS_INLINE void sgd_lanes(f32x16 *p, const f32x16 *gradient, const apus_sgd_step *step) {
-    f32x16 g = *gradient * step->gradient_scale;
-    *p = *p - step->learning_rate * (g + step->weight_decay * *p);
-}
-
 APUS_CLONES void apus_adamw_f32(
     float *p, float *m, float *v, float *gradient, ptrdiff_t n, const apus_adamw_step *step) {
     const adamw_constants k = adamw_constants_of(step);
@@ -81,34 +76,6 @@ APUS_CLONES void apus_adamw_bf16(
         store_f32(v + i, &v1, c);
         store_bf16(weight + i, &w, c);
         if (zero_gradient) store_f32(gradient + i, &zero, c);
-    })
-}
-
-APUS_CLONES void apus_sgd_f32(float *p, float *gradient, ptrdiff_t n, const apus_sgd_step *step) {
-    const apus_sgd_step k = *step;
-    const f32x16 zero = 0.0f;
-    APUS_EACH16(i, c, n, {
-        f32x16 w, g;
-        load_f32(&w, p + i, c);
-        load_f32(&g, gradient + i, c);
-        sgd_lanes(&w, &g, &k);
-        store_f32(p + i, &w, c);
-        if (k.zero_gradient) store_f32(gradient + i, &zero, c);
-    })
-}
-
-APUS_CLONES void apus_sgd_bf16(
-    apus_bf16 *weight, float *master, float *gradient, ptrdiff_t n, const apus_sgd_step *step) {
-    const apus_sgd_step k = *step;
-    const f32x16 zero = 0.0f;
-    APUS_EACH16(i, c, n, {
-        f32x16 w, g;
-        load_f32(&w, master + i, c);
-        load_f32(&g, gradient + i, c);
-        sgd_lanes(&w, &g, &k);
-        store_f32(master + i, &w, c);
-        store_bf16(weight + i, &w, c);
-        if (k.zero_gradient) store_f32(gradient + i, &zero, c);
     })
 }
 
@@ -154,25 +121,6 @@ APUS_CLONES void apus_adamw_bf16_pure(
             store_stochastic_bf16(m + at, &m1, &upper, c);
             store_stochastic_bf16(v + at, &v1, &mixed, c);
             if (zero_gradient) store_bf16(gradient + at, &zero, c);
-        })
-    })
-}
-
-APUS_CLONES void apus_sgd_bf16_pure(
-    apus_bf16 *weight, apus_bf16 *gradient, ptrdiff_t n, const apus_sgd_step *step, apus_random_stream stream,
-    uint64_t first) {
-    const apus_sgd_step k = *step;
-    const f32x16 zero = 0.0f;
-    EACH_RANDOM_GROUP(start, size, random, n, stream, first, {
-        APUS_EACH16(i, c, size, {
-            f32x16 w, g;
-            ptrdiff_t at = start + i;
-            load_bf16(&w, weight + at, c);
-            load_bf16(&g, gradient + at, c);
-            sgd_lanes(&w, &g, &k);
-            u32x16 bits = *(const u32x16_unaligned *)(random + i);
-            store_stochastic_bf16(weight + at, &w, &bits, c);
-            if (k.zero_gradient) store_bf16(gradient + at, &zero, c);
         })
     })
 }

@@ -93,19 +93,9 @@ APUS_CLONES void apus_random_uniform_f32(
     FILL(y, n, stream, first, uniform_draws, low, high - low, store_f32, float)
 }
 
-APUS_CLONES void apus_random_uniform_bf16(
-    apus_bf16 *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float low, float high) {
-    FILL(y, n, stream, first, uniform_draws, low, high - low, store_bf16, apus_bf16)
-}
-
 APUS_CLONES void apus_random_normal_f32(
     float *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float mean, float deviation) {
     FILL(y, n, stream, first, normal_draws, mean, deviation, store_f32, float)
-}
-
-APUS_CLONES void apus_random_normal_bf16(
-    apus_bf16 *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float mean, float deviation) {
-    FILL(y, n, stream, first, normal_draws, mean, deviation, store_bf16, apus_bf16)
 }
 
 APUS_CLONES void apus_random_gumbel_f32(float *y, ptrdiff_t n, apus_random_stream stream, uint64_t first) {

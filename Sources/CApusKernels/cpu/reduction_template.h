@@ -26,26 +26,16 @@
 
 #define SUM_TERM(a0, a1, i, c) { WIDEN(low, high, x + (i), c) a0 = a0 + low; a1 = a1 + high; }
 #define SQUARE_TERM(a0, a1, i, c) { WIDEN(low, high, x + (i), c) a0 = a0 + low * low; a1 = a1 + high * high; }
-#define DOT_TERM(a0, a1, i, c)                                                                                         \
-    {                                                                                                                  \
-        WIDEN(low, high, a + (i), c)                                                                                   \
-        WIDEN(other_low, other_high, b + (i), c)                                                                       \
-        a0 = a0 + low * other_low;                                                                                     \
-        a1 = a1 + high * other_high;                                                                                   \
-    }
 
+#if ELEMENT_IS_F32
 APUS_CLONES double NAME(apus_sum)(const ELEMENT *x, ptrdiff_t n) {
     REDUCE32(sum, n, SUM_TERM)
     return sum;
 }
+#endif
 
 APUS_CLONES double NAME(apus_sum_squares)(const ELEMENT *x, ptrdiff_t n) {
     REDUCE32(sum, n, SQUARE_TERM)
-    return sum;
-}
-
-APUS_CLONES double NAME(apus_dot)(const ELEMENT *a, const ELEMENT *b, ptrdiff_t n) {
-    REDUCE32(sum, n, DOT_TERM)
     return sum;
 }
 
@@ -78,4 +68,3 @@ APUS_CLONES ptrdiff_t NAME(apus_count_nonfinite)(const ELEMENT *x, ptrdiff_t n, 
 #undef WIDEN
 #undef SUM_TERM
 #undef SQUARE_TERM
-#undef DOT_TERM

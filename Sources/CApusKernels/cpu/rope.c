@@ -6,17 +6,6 @@
 
 #include "simd.h"
 
-void apus_rope_table_from_frequencies(
-    float *cosines, float *sines, ptrdiff_t positions, ptrdiff_t pairs, const double *frequencies, double factor) {
-    for (ptrdiff_t p = 0; p < positions; ++p) {
-        for (ptrdiff_t i = 0; i < pairs; ++i) {
-            double angle = (double)p * frequencies[i];
-            cosines[p * pairs + i] = (float)(cos(angle) * factor);
-            sines[p * pairs + i] = (float)(sin(angle) * factor);
-        }
-    }
-}
-
 void apus_rope_table(float *cosines, float *sines, ptrdiff_t positions, ptrdiff_t head_width, double theta) {
     ptrdiff_t pairs = head_width / 2;
     for (ptrdiff_t i = 0; i < pairs; ++i) {

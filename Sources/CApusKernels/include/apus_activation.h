@@ -57,12 +57,4 @@ void apus_relu_forward_bf16(apus_bf16 *y, const apus_bf16 *x, ptrdiff_t n);
 void apus_relu_backward_f32(float *dx, const float *dy, const float *x, ptrdiff_t n);
 void apus_relu_backward_bf16(apus_bf16 *dx, const apus_bf16 *dy, const apus_bf16 *x, ptrdiff_t n);
 
-/// y = x / (1 + exp(-x)). n elements; y may be x.
-void apus_silu_forward_f32(float *y, const float *x, ptrdiff_t n);
-void apus_silu_forward_bf16(apus_bf16 *y, const apus_bf16 *x, ptrdiff_t n);
-
-/// dx = dy * silu'(x). dx may be dy or x.
-void apus_silu_backward_f32(float *dx, const float *dy, const float *x, ptrdiff_t n);
-void apus_silu_backward_bf16(apus_bf16 *dx, const apus_bf16 *dy, const apus_bf16 *x, ptrdiff_t n);
-
 #endif

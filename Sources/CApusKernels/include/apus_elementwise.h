@@ -16,16 +16,6 @@
 void apus_fill_f32(float *y, ptrdiff_t n, float value);
 void apus_fill_bf16(apus_bf16 *y, ptrdiff_t n, float value);
 
-/// y (rows, width) = x (rows, width), each with its own row stride.
-void apus_copy_rows_f32(
-    float *y, ptrdiff_t y_stride, const float *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t width);
-void apus_copy_rows_bf16(
-    apus_bf16 *y, ptrdiff_t y_stride, const apus_bf16 *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t width);
-
-/// y = x, contiguous.
-void apus_copy_f32(float *y, const float *x, ptrdiff_t n);
-void apus_copy_bf16(apus_bf16 *y, const apus_bf16 *x, ptrdiff_t n);
-
 /// y = a + b.
 void apus_add_f32(float *y, const float *a, const float *b, ptrdiff_t n);
 void apus_add_bf16(apus_bf16 *y, const apus_bf16 *a, const apus_bf16 *b, ptrdiff_t n);
@@ -66,15 +56,10 @@ void apus_column_sums_bf16(float *sums, const apus_bf16 *x, ptrdiff_t x_stride, 
 
 /// The sum of x, accumulated in double in a fixed order that depends on n alone.
 double apus_sum_f32(const float *x, ptrdiff_t n);
-double apus_sum_bf16(const apus_bf16 *x, ptrdiff_t n);
 
 /// The sum of x * x, accumulated in double in a fixed order that depends on n alone.
 double apus_sum_squares_f32(const float *x, ptrdiff_t n);
 double apus_sum_squares_bf16(const apus_bf16 *x, ptrdiff_t n);
-
-/// The sum of a * b, accumulated in double in a fixed order that depends on n alone.
-double apus_dot_f32(const float *a, const float *b, ptrdiff_t n);
-double apus_dot_bf16(const apus_bf16 *a, const apus_bf16 *b, ptrdiff_t n);
 
 /// The number of elements that are NaN or infinite. `first`, unless null, receives the index of the first one, or -1.
 ptrdiff_t apus_count_nonfinite_f32(const float *x, ptrdiff_t n, ptrdiff_t *first);

@@ -57,14 +57,12 @@ enum {
     APUS_GEMM_FAILED = 3,
 };
 
-/// Bytes of workspace that `apus_gemm` needs for `args` with any engine: depends on sizes, types and CPU level only.
-size_t apus_gemm_workspace(const apus_gemm_args *args);
-
-/// An upper bound of `apus_gemm_workspace` over all products, about 1.3 MiB: allocate it once for each thread.
+/// Bytes of workspace that a product needs at most, about 1.3 MiB: allocate it once for each thread.
 size_t apus_gemm_workspace_max(void);
 
-/// Computes the product. `workspace` holds at least `apus_gemm_workspace(args)` bytes (any alignment) and is used by
-/// one call at a time. m or n = 0 does nothing; k = 0 gives beta * C. AUTO never fails on valid arguments.
+/// Computes the product. `workspace` holds `apus_gemm_workspace_max()` bytes (any alignment) and is used by
+/// one call at a time. m or n = 0 does nothing; k = 0 gives beta * C. AUTO never fails on valid arguments: where oneDNN
+/// does, the own kernel computes what is left.
 int apus_gemm(const apus_gemm_args *args, apus_gemm_engine engine, void *workspace);
 
 /// The engine that AUTO takes for `args`: APUS_GEMM_ONEDNN or APUS_GEMM_OWN.

@@ -16,6 +16,12 @@ int apus_onednn_version(char *text, size_t size);
 int apus_onednn_supports(const apus_gemm_args *args);
 
 /// Computes the product by oneDNN on the calling thread. Returns an APUS_GEMM result.
-int apus_onednn_gemm(const apus_gemm_args *args);
+///
+/// Work goes piece by piece. After APUS_GEMM_FAILED, `rest`, unless null, is the product that is still to be computed:
+/// all of `args`, or what follows the pieces that succeeded, whose sums must not be added again.
+int apus_onednn_gemm(const apus_gemm_args *args, apus_gemm_args *rest);
+
+/// Makes every piece after the next `pieces` on the calling thread fail; negative for none. For tests.
+void apus_onednn_fail_after(ptrdiff_t pieces);
 
 #endif

@@ -42,23 +42,4 @@ void apus_adamw_bf16_pure(
     apus_bf16 *weight, apus_bf16 *m, apus_bf16 *v, apus_bf16 *gradient, ptrdiff_t n, const apus_adamw_step *step,
     apus_random_stream stream, uint64_t first);
 
-/// What one plain SGD step needs to know: p -= learning_rate * (gradient_scale * gradient + weight_decay * p).
-typedef struct apus_sgd_step {
-    float learning_rate;
-    float weight_decay;
-    float gradient_scale;
-    bool zero_gradient;
-} apus_sgd_step;
-
-/// SGD, all f32.
-void apus_sgd_f32(float *p, float *gradient, ptrdiff_t n, const apus_sgd_step *step);
-
-/// SGD on an f32 master; `weight` receives the master rounded to nearest even.
-void apus_sgd_bf16(apus_bf16 *weight, float *master, float *gradient, ptrdiff_t n, const apus_sgd_step *step);
-
-/// SGD on a bf16 weight, rounded stochastically as in `apus_adamw_bf16_pure`.
-void apus_sgd_bf16_pure(
-    apus_bf16 *weight, apus_bf16 *gradient, ptrdiff_t n, const apus_sgd_step *step, apus_random_stream stream,
-    uint64_t first);
-
 #endif

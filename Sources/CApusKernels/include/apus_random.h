@@ -65,18 +65,13 @@ static inline float apus_uniform_from_word(uint32_t word) {
 }
 
 /// Fills y (n) with uniform draws low + (high - low) * u of elements first ..< first + n of the stream.
-/// The bf16 form rounds the same draws, so it may give `low` or `high` itself.
 void apus_random_uniform_f32(
     float *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float low, float high);
-void apus_random_uniform_bf16(
-    apus_bf16 *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float low, float high);
 
 /// Fills y (n) with normal draws (Box-Muller over the words of one block) of elements first ..< first + n of the
 /// stream.
 void apus_random_normal_f32(
     float *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float mean, float deviation);
-void apus_random_normal_bf16(
-    apus_bf16 *y, ptrdiff_t n, apus_random_stream stream, uint64_t first, float mean, float deviation);
 
 /// Fills y (n) with standard Gumbel draws -log(-log u) of elements first ..< first + n of the stream.
 void apus_random_gumbel_f32(float *y, ptrdiff_t n, apus_random_stream stream, uint64_t first);

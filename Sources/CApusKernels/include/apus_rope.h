@@ -14,11 +14,6 @@
 /// double.
 void apus_rope_table(float *cosines, float *sines, ptrdiff_t positions, ptrdiff_t head_width, double theta);
 
-/// Fills cosines and sines (positions, pairs) with the angles p * frequencies[i], for models that rescale their
-/// frequencies; both are multiplied by `factor` (1 unless the model's scaling rule has an attention factor).
-void apus_rope_table_from_frequencies(
-    float *cosines, float *sines, ptrdiff_t positions, ptrdiff_t pairs, const double *frequencies, double factor);
-
 /// y = x rotated by the angles of each row's position; x and y are (rows, heads, head_width) with a token stride and
 /// heads packed.
 ///

@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -10,12 +11,12 @@ import Testing
         do {
             var file = try AtomicFile(path: path)
             try file.write("half of the new")
-            #expect(try content(path) == Array("old".utf8))
+            #expect(try fileBytes(path) == Array("old".utf8))
             #expect(try folder.names == ["f", "f.tmp-\(getpid())"])
         }
         #expect(try folder.names == ["f"])
         let digest = try AtomicFile.write("new", to: path)
-        #expect(try content(path) == Array("new".utf8))
+        #expect(try fileBytes(path) == Array("new".utf8))
         #expect(try digest == FileDigest(ofFile: path))
         #expect(try folder.names == ["f"])
     }
@@ -30,7 +31,7 @@ import Testing
         #expect(try FolderTree.kind(target) == nil)
         try new.publish()
         #expect(try FolderTree.names(in: target) == ["a", "inner"])
-        #expect(try content(target + "/inner/b") == Array("b".utf8))
+        #expect(try fileBytes(target + "/inner/b") == Array("b".utf8))
         #expect(try folder.names == ["step-1"])
     }
 
@@ -53,7 +54,7 @@ import Testing
 
     @Test func emptyFolderOfTheNameIsKept() throws {
         let folder = try ScratchFolder()
-        let target = folder.makeFolder("step-1")
+        let target = try folder.makeFolder("step-1")
         let new = try AtomicDirectory(path: target)
         do throws(CheckpointFileError) {
             try new.publish()
@@ -66,7 +67,7 @@ import Testing
 
     @Test func droppedFolderIsRemovedAndLinksAreNotFollowed() throws {
         let folder = try ScratchFolder()
-        let precious = folder.makeFolder("precious")
+        let precious = try folder.makeFolder("precious")
         try AtomicFile.write("keep", to: precious + "/data")
         do {
             let new = try AtomicDirectory(path: folder.file("step-1"))
@@ -86,7 +87,7 @@ import Testing
         }
         try first.write("first")
         try first.publish()
-        #expect(try content(folder.file("f")) == Array("first".utf8))
+        #expect(try fileBytes(folder.file("f")) == Array("first".utf8))
         let directory = try AtomicDirectory(path: folder.file("d"))
         #expect(throws: CheckpointFileError.self) { try AtomicDirectory(path: folder.file("d")).publish() }
         try directory.publish()
@@ -97,7 +98,7 @@ import Testing
         let folder = try ScratchFolder()
         try folder.write("f", text: "x")
         symlink(folder.file("f"), folder.file("link"))
-        let inner = folder.makeFolder("inner")
+        let inner = try folder.makeFolder("inner")
         for path in [inner, folder.file("link"), "/dev/null"] {
             let error = #expect(throws: CheckpointFileError.self) { try AtomicFile.write("y", to: path) }
             guard case .wrongKind = error else {
@@ -117,6 +118,6 @@ import Testing
             #expect(throws: CheckpointFileError.self) { try AtomicDirectory(path: path).publish() }
         }
         #expect(try folder.names == ["f", "inner", "link"])
-        #expect(try content(folder.file("f")) == Array("x".utf8))
+        #expect(try fileBytes(folder.file("f")) == Array("x".utf8))
     }
 }

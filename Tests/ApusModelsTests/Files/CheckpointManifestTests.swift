@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -36,7 +37,7 @@ import Testing
         let folder = try ScratchFolder()
         let manifest = try sample(folder)
         let path = folder.file("model.safetensors")
-        let bytes = try content(path)
+        let bytes = try fileBytes(path)
         // Every bit is tried on the checksum itself; a stride prime to 8 keeps the number of files small.
         for bit in stride(from: 0, to: bytes.count * 8, by: 13) {
             var damaged = bytes
@@ -54,7 +55,7 @@ import Testing
         let folder = try ScratchFolder()
         _ = try sample(folder)
         let path = folder.file("model.safetensors")
-        let bytes = try content(path)
+        let bytes = try fileBytes(path)
         for count in [0, 1, bytes.count - 1] {
             try folder.write("model.safetensors", Array(bytes[..<count]))
             #expect(verify(folder) == .wrongSize(path: path, expected: bytes.count, found: count))
@@ -68,7 +69,7 @@ import Testing
     @Test func everyFlippedBitOfTheManifestIsSeen() throws {
         let folder = try ScratchFolder()
         _ = try sample(folder)
-        let bytes = try content(folder.file(CheckpointManifest.fileName))
+        let bytes = try fileBytes(folder.file(CheckpointManifest.fileName))
         for bit in 0..<(bytes.count * 8) {
             var damaged = bytes
             damaged[bit / 8] ^= 1 << (bit % 8)

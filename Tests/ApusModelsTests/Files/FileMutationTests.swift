@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -13,8 +14,8 @@ import Testing
         await #expect(processExitsWith: .success) {
             let folder = try ScratchFolder()
             try writeSample(to: folder.file("m"))
-            let original = try content(folder.file("m"))
-            var random = SeededGenerator(state: 20_000)
+            let original = try fileBytes(folder.file("m"))
+            var random = SeededGenerator(seed: 20_000)
             let before = peakMemory()
             var accepted = 0
             var refusals: [String: Int] = [:]
@@ -52,7 +53,7 @@ import Testing
             let index = Array(SafetensorsIndex.encode(plan).utf8)
             let digests = ["a": FileDigest(count: 7, checksum: 0xABC), "b": FileDigest(count: 0, checksum: 1)]
             let manifest = Array(try CheckpointManifest(files: digests).json.utf8)
-            var random = SeededGenerator(state: 7)
+            var random = SeededGenerator(seed: 7)
             let before = peakMemory()
             for _ in 0..<Self.rounds {
                 let damagedIndex = mutated(index, &random)

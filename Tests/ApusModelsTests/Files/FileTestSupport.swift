@@ -1,41 +1,6 @@
 import ApusTensor
-import Glibc
 
 @testable import ApusModels
-
-/// A folder of its own for one test, removed at the end of its life.
-final class ScratchFolder: Sendable {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/apus-files-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else { throw CheckpointFileError.notFound(path: "/tmp") }
-        path = String(cString: made)
-    }
-
-    deinit { try? FolderTree.remove(path) }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-
-    @discardableResult
-    func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        let handle = try FileDescriptor(path: file(name), flags: O_WRONLY | O_CREAT | O_TRUNC, operation: "test")
-        try bytes.withUnsafeBytes { try handle.writeAll($0) }
-        return file(name)
-    }
-
-    @discardableResult
-    func write(_ name: String, text: String) throws -> String { try write(name, Array(text.utf8)) }
-
-    func makeFolder(_ name: String) -> String {
-        mkdir(file(name), 0o755)
-        return file(name)
-    }
-
-    var names: [String] { get throws { try FolderTree.names(in: path) } }
-}
-
-func content(_ path: String) throws -> [UInt8] { try MappedFile(path: path).withUnsafeBytes { Array($0) } }
 
 /// A safetensors file with this header text, whatever it says, and `data` bytes after it.
 func safetensors(_ header: [UInt8], data: Int, length: UInt64? = nil) -> [UInt8] {
@@ -56,18 +21,6 @@ func headerError(_ bytes: [UInt8]) -> CheckpointFileError? {
         return nil
     } catch {
         return error
-    }
-}
-
-/// A small generator for tests (SplitMix64): the same numbers everywhere for one seed.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var word = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-        return word ^ (word >> 31)
     }
 }
 

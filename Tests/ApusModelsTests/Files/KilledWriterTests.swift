@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -20,7 +21,7 @@ import Testing
             try file.publish()
             try new.publish(.replace)
         }
-        #expect(try content(target + "/state") == Array("good".utf8))
+        #expect(try fileBytes(target + "/state") == Array("good".utf8))
         let left = try folder.names.filter { $0 != "step-1" }
         #expect(left.count == 1 && left[0].hasPrefix("step-1.tmp-"), "\(left)")
         #expect(try AbandonedFiles.remove(in: folder.path, prefix: "step-") == left)
@@ -29,9 +30,9 @@ import Testing
 
     @Test func nextWriterClearsUpEvenUnderItsOwnProcessId() throws {
         let folder = try ScratchFolder()
-        let mine = folder.makeFolder("step-1.tmp-\(getpid())")
+        let mine = try folder.makeFolder("step-1.tmp-\(getpid())")
         try AtomicFile.write("half", to: mine + "/state")
-        _ = folder.makeFolder("step-1.tmp-1")
+        _ = try folder.makeFolder("step-1.tmp-1")
         try AtomicDirectory(path: folder.file("step-1")).publish()
         #expect(try folder.names == ["step-1"])
         try folder.write("f.tmp-\(getpid())", text: "half")

@@ -1,4 +1,5 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -30,7 +31,7 @@ import Testing
             for byte in try sampleBytes(spec) { try withUnsafeBytes(of: byte) { try writer.append($0, to: spec.name) } }
         }
         #expect(try writer.finish() == digest)
-        #expect(try content(folder.file("a")) == content(folder.file("b")))
+        #expect(try fileBytes(folder.file("a")) == fileBytes(folder.file("b")))
     }
 
     @Test func bytesOutliveTheFileObject() throws {

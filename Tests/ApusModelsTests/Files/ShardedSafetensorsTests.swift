@@ -1,4 +1,5 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 

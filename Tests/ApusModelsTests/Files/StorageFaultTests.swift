@@ -1,4 +1,5 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -31,7 +32,7 @@ import Testing
             }
         }
         #expect(try folder.names == ["m.safetensors"])
-        #expect(try content(path) == Array("old".utf8))
+        #expect(try fileBytes(path) == Array("old".utf8))
     }
 
     @Test(.enabled(if: TinyFileSystem.isAvailable, "needs the right to mount a tmpfs"))
@@ -45,7 +46,7 @@ import Testing
         }
         #expect(free < 2 << 20)
         #expect(try FolderTree.names(in: disk.path) == ["m.safetensors"])
-        #expect(try content(disk.path + "/m.safetensors") == Array("old".utf8))
+        #expect(try fileBytes(disk.path + "/m.safetensors") == Array("old".utf8))
 
         let checkpoint = try AtomicDirectory(path: disk.path + "/step-1")
         let staging = checkpoint.stagingPath
@@ -82,32 +83,5 @@ extension SafetensorsWriter {
         try values.withUnsafeBufferPointer { values throws(CheckpointFileError) in
             try append(UnsafeRawBufferPointer(values), to: "big")
         }
-    }
-}
-
-/// A file system of a few pages, mounted for one test.
-final class TinyFileSystem {
-    let path: String
-    private let folder: ScratchFolder
-
-    static var isAvailable: Bool { TinyFileSystem(bytes: 1 << 20) != nil }
-
-    init?(bytes: Int) {
-        guard geteuid() == 0, let folder = try? ScratchFolder() else { return nil }
-        self.folder = folder
-        path = folder.path
-        if Self.run(["mount", "-t", "tmpfs", "-o", "size=\(bytes)", "tmpfs", folder.path]) != 0 { return nil }
-    }
-
-    deinit { _ = Self.run(["umount", path]) }
-
-    private static func run(_ words: [String]) -> Int32 {
-        var arguments = words.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        var process: pid_t = 0
-        guard posix_spawnp(&process, words[0], nil, nil, &arguments, environ) == 0 else { return -1 }
-        var status: Int32 = 0
-        waitpid(process, &status, 0)
-        return status
     }
 }

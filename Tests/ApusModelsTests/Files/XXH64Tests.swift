@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Testing
 
 @testable import ApusModels
@@ -36,7 +37,7 @@ import Testing
     }
 
     @Test func cutsDoNotMatter() {
-        var random = SeededGenerator(state: 1)
+        var random = SeededGenerator(seed: 1)
         let bytes = (0..<1_000).map { _ in UInt8.random(in: 0...255, using: &random) }
         for _ in 0..<300 {
             var hash = XXH64()

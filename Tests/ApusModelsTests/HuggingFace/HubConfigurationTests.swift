@@ -102,7 +102,7 @@ import Testing
             Fixture.mixtral, "MixtralForCausalLM", "MixtralForSequenceClassification",
             "'architectures' is 'MixtralForSequenceClassification'"
         ),
-        (Fixture.mixtral, "\"vocab_size\": 32000", "\"use_cache\": true", "has no key 'vocab_size'"),
+        (Fixture.mixtral, "\"vocab_size\": 32000", "\"dtype\": \"bfloat16\"", "has no key 'vocab_size'"),
         (
             Fixture.mixtral, "\"num_local_experts\": 8", "\"num_local_experts\": 0",
             "'num_local_experts' is 0; it must be a whole number from 1"

@@ -119,6 +119,11 @@ import Testing
         #expect(HubFamily.qwen3MoE.canExpress(model))
         model.feedForward.append(.dense(width: 11))
         #expect(!HubFamily.qwen3MoE.canExpress(model))
+        model.feedForward = model.feedForward.map { part in
+            guard case .moe(var moe) = part else { return part }
+            moe.losses = RouterLosses()
+            return .moe(moe)
+        }
         model.feedForward[3] = .moe(
             MoEConfiguration(experts: 5, choices: 2, width: 24, router: RouterConfiguration(renormalizes: true)))
         #expect(

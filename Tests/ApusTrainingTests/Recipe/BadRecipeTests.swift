@@ -128,7 +128,8 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe(
             "batch: 8", "batch: 8\nlayout: {tensor: 2}", "layout.tensor is 2", "this build runs on one rank", "use 1"),
         BadRecipe("heads: 4\n", "heads: 4\n  preset: 12345678901\n", "model.preset is", "presets are tiny, quickstart"),
-        BadRecipe("heads: 4\n", "heads: 4\n  preset: ted-6.7b-2000\n", "model.preset has 2000 experts", "at most 1024"),
+        BadRecipe(
+            "heads: 4\n", "heads: 4\n  preset: ted-6.7b-2000\n", "feed_forward[1].experts is 2000", "from 1 to 1024"),
         BadRecipe(
             "heads: 4\n", "heads: 4\n  preset: ted-6.7b-0\n", "preset is \"ted-6.7b-0\"", "feed_forward[1].experts is 0"
         ),
@@ -186,13 +187,25 @@ struct BadRecipeTests {
         #expect(complaint.contains("training.evaluate_every is 10, but data.held_out keeps no text: use 0"))
     }
 
+    @Test("a micro-batch that is too large to be read at once is refused, a batch is not")
+    func microBatchTokens() {
+        let sizes = ["data.sequence_length=131072", "training.batch=1048576"]
+        let complaint = Fixture.complaint(Fixture.good, overrides: sizes + ["training.micro_batch=4096"])
+        #expect(complaint.contains("training.micro_batch is 4096, with data.sequence_length 131072 more than 268435"))
+        #expect(complaint.contains("use at most 2048"))
+        #expect(Fixture.complaint(Fixture.good, overrides: sizes + ["training.micro_batch=2048"]) == "")
+    }
+
     @Test("more routed rows than 32 bits can number are refused")
     func rows() {
         let complaint = Fixture.complaint(
             Fixture.good,
-            overrides: ["data.sequence_length=1048576", "training.batch=1048576", "training.micro_batch=2048"])
-        #expect(complaint.contains("training.micro_batch is 2048"))
-        #expect(complaint.contains("use at most 1023"))
+            overrides: [
+                "data.sequence_length=1048576", "training.batch=1048576", "training.micro_batch=256",
+                "model.experts.count=16", "model.experts.choices=16",
+            ])
+        #expect(complaint.contains("training.micro_batch is 256"))
+        #expect(complaint.contains("use at most 127"))
     }
 
     @Test("a model beyond all bounds is refused though each of its sizes is in order")
@@ -200,7 +213,8 @@ struct BadRecipeTests {
         let complaint = Fixture.complaint(
             Fixture.good,
             overrides: [
-                "model.layers=1024", "model.width=65536", "model.experts.count=1024", "model.experts.width=1048576",
+                "model.layers=1024", "model.width=65536", "model.heads=256", "model.experts.count=1024",
+                "model.experts.width=1048576",
             ])
         #expect(complaint.contains("model cannot be built, because model is about"))
         #expect(complaint.contains("are possible: lower 'width'"))

@@ -1,3 +1,4 @@
+import ApusTestSupport
 import ApusTraining
 import Foundation
 
@@ -26,8 +27,7 @@ enum Fixture {
         """
 
     /// The folder of recipes that come with the project.
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Recipes")
+    static let folder = URL(fileURLWithPath: (repositoryRoot() ?? "") + "/Recipes")
 
     /// The paths of those recipes.
     static var shipped: [String] {
@@ -43,20 +43,5 @@ enum Fixture {
         } catch {
             return error.description
         }
-    }
-}
-
-/// SplitMix64: the same draws on every run and machine.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

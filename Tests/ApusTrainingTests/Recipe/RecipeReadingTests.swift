@@ -3,6 +3,7 @@ import ApusKernels
 import ApusModels
 import ApusNN
 import ApusOptim
+import ApusTestSupport
 import ApusTraining
 import Foundation
 import Testing
@@ -121,8 +122,7 @@ struct RecipeReadingTests {
     func presets() throws {
         #expect(!ModelConfiguration.presetNames.isEmpty)
         for name in ModelConfiguration.presetNames {
-            var preset = try ModelConfiguration.preset(named: name)
-            preset.vocabulary = max(preset.vocabulary, 257)
+            let preset = try ModelConfiguration.preset(named: name)
             let yaml = "model: {preset: \(name)}\ndata: {path: a, sequence_length: 64}\ntraining: {steps: 5, batch: 2}"
             let recipe = try Recipe(yaml: yaml)
             #expect(recipe.model == preset)
@@ -162,7 +162,7 @@ struct RecipeReadingTests {
     }
 
     @Test("byte counts", arguments: [("4096", 4096), ("8GiB", 8 << 30), ("1.5 MiB", 3 << 19), ("2GB", 2_000_000_000)])
-    func bytes(_ text: String, _ count: Int) throws {
+    func fileBytes(_ text: String, _ count: Int) throws {
         #expect(try Recipe(yaml: Fixture.good + "\n  memory_limit: \(text)").training.memoryLimit == count)
     }
 
@@ -191,6 +191,8 @@ struct RecipeReadingTests {
         var dense = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("quickstart-dense.yaml").path)
         let mixture = try #require(sparse.model.moe(layer: 0))
         #expect(dense.model.feedForward == Array(repeating: .dense(width: mixture.choices * mixture.width), count: 4))
+        #expect(try dense.model == .preset(named: "quickstart-dense"))
+        #expect(try sparse.model == .preset(named: "quickstart"))
         dense.model.feedForward = sparse.model.feedForward
         #expect(dense == sparse)
     }
@@ -200,9 +202,7 @@ struct RecipeReadingTests {
 struct RecipeFileTests {
     @Test("what cannot be a recipe file is refused with the reason")
     func files() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("recipe-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
+        let folder = try ScratchFolder()
         func complaint(_ path: String) -> String {
             do throws(Recipe.Error) {
                 _ = try Recipe(contentsOf: path)
@@ -211,18 +211,18 @@ struct RecipeFileTests {
                 return error.description
             }
         }
-        let file = folder.appendingPathComponent("r.yaml").path
+        let file = folder.file("r.yaml")
         #expect(
             complaint(file) == "\(file): cannot be read (No such file or directory): give the path of a recipe file")
         #expect(complaint(folder.path).contains("is no regular file"))
         #expect(complaint("/dev/zero").contains("is no regular file"))
-        try Data(count: 2 << 20).write(to: URL(fileURLWithPath: file))
+        try folder.write("r.yaml", Array(repeating: 0, count: 2 << 20))
         #expect(complaint(file).contains("has more than 1048576 bytes"))
-        try Data([0x61, 0x3A, 0xFF, 0xFE]).write(to: URL(fileURLWithPath: file))
+        try folder.write("r.yaml", [0x61, 0x3A, 0xFF, 0xFE])
         #expect(complaint(file).contains("is not UTF-8 text"))
-        try Data(count: 100).write(to: URL(fileURLWithPath: file))
+        try folder.write("r.yaml", Array(repeating: 0, count: 100))
         #expect(complaint(file).contains("is not"))
-        try Data(Fixture.good.utf8).write(to: URL(fileURLWithPath: file))
+        try folder.write("r.yaml", text: Fixture.good)
         #expect(complaint(file) == "")
     }
 

@@ -3,6 +3,7 @@ import ApusKernels
 import ApusModels
 import ApusNN
 import ApusOptim
+import ApusTestSupport
 import ApusTraining
 import Foundation
 import Testing

@@ -16,6 +16,11 @@ struct JSONScanner {
         fileprivate var isFirst = true
     }
 
+    /// What a value is.
+    enum Kind {
+        case object, array, string, number, `true`, `false`, null
+    }
+
     static let maximumDepth = 32
 
     private let bytes: UnsafeRawBufferPointer
@@ -93,21 +98,51 @@ struct JSONScanner {
         return value
     }
 
+    /// What the next value is, by its first character; whatever nothing else starts with should be a number.
+    mutating func nextKind() -> Kind {
+        skipWhitespace()
+        return switch peek {
+        case UInt8(ascii: "{"): .object
+        case UInt8(ascii: "["): .array
+        case UInt8(ascii: "\""): .string
+        case UInt8(ascii: "t"): .true
+        case UInt8(ascii: "f"): .false
+        case UInt8(ascii: "n"): .null
+        default: .number
+        }
+    }
+
+    /// Steps over one of the words `true`, `false` and `null`.
+    mutating func word(_ word: String) throws(Fault) {
+        skipWhitespace()
+        for byte in word.utf8 {
+            guard peek == byte else { throw fault("expected '\(word)'") }
+            offset += 1
+        }
+    }
+
+    /// The text of a number as it is written, of the form that JSON demands.
+    mutating func number() throws(Fault) -> String {
+        skipWhitespace()
+        let start = offset
+        try skipNumber()
+        return String(decoding: bytes[start..<offset], as: UTF8.self)
+    }
+
     /// Steps over any value, checking its form.
     mutating func skipValue() throws(Fault) {
-        skipWhitespace()
-        switch peek {
-        case UInt8(ascii: "{"):
+        switch nextKind() {
+        case .object:
             var object = try beginObject()
             while try nextKey(in: &object) != nil { try skipValue() }
-        case UInt8(ascii: "["):
+        case .array:
             var array = try beginArray()
             while try nextElement(in: &array) { try skipValue() }
-        case UInt8(ascii: "\""): _ = try string()
-        case UInt8(ascii: "t"): try skipWord("true")
-        case UInt8(ascii: "f"): try skipWord("false")
-        case UInt8(ascii: "n"): try skipWord("null")
-        default: try skipNumber()
+        case .string: _ = try string()
+        case .true: try word("true")
+        case .false: try word("false")
+        case .null: try word("null")
+        case .number: try skipNumber()
         }
     }
 
@@ -209,13 +244,6 @@ struct JSONScanner {
             offset += 1
         }
         return code
-    }
-
-    private mutating func skipWord(_ word: String) throws(Fault) {
-        for byte in word.utf8 {
-            guard peek == byte else { throw fault("expected '\(word)'") }
-            offset += 1
-        }
     }
 
     private mutating func skipNumber() throws(Fault) {

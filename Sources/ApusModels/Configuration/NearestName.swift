@@ -1,7 +1,7 @@
 /// The member of `names` that `word` most likely stands for, or `nil` when none is near.
 ///
 /// Near is a third of the word's letters changed, added, left out or swapped with a neighbour, and at least one.
-func nearestName(to word: String, among names: [String]) -> String? {
+package func nearestName(to word: String, among names: [String]) -> String? {
     let letters = Array(word.lowercased().prefix(64))
     let allowed = max(1, letters.count / 3)
     var best: (name: String, distance: Int)?

@@ -1,5 +1,5 @@
 /// A string as JSON text, quotes included; only what JSON demands is escaped.
-func jsonString(_ text: String) -> String {
+package func jsonString(_ text: String) -> String {
     var json = "\""
     for scalar in text.unicodeScalars {
         switch scalar {

@@ -1,0 +1,82 @@
+#include "apus_peak.h"
+
+#include "apus_cpu.h"
+
+// Twelve sums and two factors fit the sixteen registers of AVX2, and twelve sums cover two units of six cycles' latency.
+enum { CHAINS = 12 };
+
+// The factor is just below 1 and the addend small, so sums neither overflow nor become denormal however long it runs.
+#define FACTOR 0.9999999f
+#define ADDEND 1e-6f
+
+/// Chains of `FMA(sum, factor, addend)` over vectors of `WIDTH` floats. Sums start apart, lest they be merged.
+#define PEAK_KERNEL(NAME, TARGET, WIDTH, FMA)                                                                          \
+    TARGET static float NAME(ptrdiff_t rounds)                                                                         \
+    {                                                                                                                  \
+        typedef float vec __attribute__((vector_size(4 * WIDTH)));                                                     \
+        vec sum[CHAINS];                                                                                               \
+        for (int c = 0; c < CHAINS; ++c)                                                                               \
+            sum[c] = (vec){0} + (float)(c + 1);                                                                        \
+        vec factor = (vec){0} + FACTOR, addend = (vec){0} + ADDEND;                                                    \
+        for (ptrdiff_t r = 0; r < rounds; ++r) {                                                                       \
+            _Pragma("clang loop unroll(full)") for (int c = 0; c < CHAINS; ++c) sum[c] = FMA(sum[c], factor, addend);  \
+        }                                                                                                              \
+        float total = 0;                                                                                               \
+        for (int c = 0; c < CHAINS; ++c)                                                                               \
+            for (int i = 0; i < WIDTH; ++i)                                                                            \
+                total += sum[c][i];                                                                                    \
+        return total;                                                                                                  \
+    }
+
+#define FUSED(sum, factor, addend) __builtin_elementwise_fma(sum, factor, addend)
+#define SEPARATE(sum, factor, addend) ((sum) * (factor) + (addend))
+
+PEAK_KERNEL(peak_portable, , 4, SEPARATE)
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+PEAK_KERNEL(peak_avx2, __attribute__((target("avx2,fma"))), 8, FUSED)
+PEAK_KERNEL(peak_avx512, __attribute__((target("avx512f,fma"))), 16, FUSED)
+
+/// Pairs of bf16 factors: each instruction adds two products to each of sixteen sums.
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static float peak_avx512_bf16(ptrdiff_t rounds)
+{
+    __m512 sum[CHAINS];
+    for (int c = 0; c < CHAINS; ++c)
+        sum[c] = _mm512_set1_ps((float)(c + 1));
+    __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(ADDEND), _mm512_set1_ps(ADDEND));
+    __m512bh b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1), _mm512_set1_ps(1));
+    for (ptrdiff_t r = 0; r < rounds; ++r) {
+        _Pragma("clang loop unroll(full)") for (int c = 0; c < CHAINS; ++c) sum[c] = _mm512_dpbf16_ps(sum[c], a, b);
+    }
+    float total = 0;
+    for (int c = 0; c < CHAINS; ++c)
+        total += _mm512_reduce_add_ps(sum[c]);
+    return total;
+}
+
+#endif
+
+double apus_peak_run(apus_dtype dtype, ptrdiff_t rounds, float *sink)
+{
+    int operations = 4 * 2;
+#if defined(__x86_64__)
+    uint32_t features = apus_cpu_features();
+    if (dtype == APUS_BF16 && features & APUS_CPU_AVX512_BF16) {
+        *sink = peak_avx512_bf16(rounds);
+        operations = 32 * 2;
+    } else if (features & APUS_CPU_AVX512) {
+        *sink = peak_avx512(rounds);
+        operations = 16 * 2;
+    } else if (features & APUS_CPU_AVX2) {
+        *sink = peak_avx2(rounds);
+        operations = 8 * 2;
+    } else
+#endif
+    {
+        *sink = peak_portable(rounds);
+    }
+    return (double)rounds * CHAINS * operations;
+}

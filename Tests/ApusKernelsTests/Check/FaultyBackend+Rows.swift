@@ -1,0 +1,67 @@
+import ApusKernels
+import ApusTensor
+
+// Products and rows.
+
+extension FaultyBackend {
+    func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float, beta: Float) throws {
+        try inner.matMul(a, b, into: c, alpha: alpha, beta: beta)
+        done(.matMul, c)
+    }
+
+    func groupedMatMul(
+        _ x: Tensor, rows: Tensor?, weights: Tensor, transposed: Bool, offsets: Tensor, into out: Tensor
+    ) throws {
+        try inner.groupedMatMul(x, rows: rows, weights: weights, transposed: transposed, offsets: offsets, into: out)
+        done(.groupedMatMul, out)
+    }
+
+    func groupedWeightGradient(
+        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor
+    ) throws {
+        try inner.groupedWeightGradient(dy, x, rows: rows, offsets: offsets, into: gradient)
+        done(.groupedWeightGradient, gradient)
+    }
+
+    func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws {
+        try inner.gatherRows(x, index: index, scale: scale, into: y)
+        done(.gatherRows, y)
+    }
+
+    func combineRows(
+        _ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool
+    ) throws {
+        try inner.combineRows(rows, slotToRow: slotToRow, weights: weights, choices: choices, into: y, adds: adds)
+        done(.combineRows, y)
+    }
+
+    func combineRowsBackward(
+        _ dy: Tensor, rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, drows: Tensor?, dweights: Tensor?
+    ) throws {
+        try inner.combineRowsBackward(
+            dy, rows: rows, slotToRow: slotToRow, weights: weights, choices: choices, drows: drows, dweights: dweights)
+        done(.combineRowsBackward, drows, dweights)
+    }
+
+    func mixRows(_ a: Tensor, _ b: Tensor, weights: Tensor, into y: Tensor) throws {
+        try inner.mixRows(a, b, weights: weights, into: y)
+        done(.mixRows, y)
+    }
+
+    func mixRowsBackward(
+        _ dy: Tensor, _ a: Tensor, _ b: Tensor, weights: Tensor, da: Tensor, db: Tensor, dweights: Tensor
+    ) throws {
+        try inner.mixRowsBackward(dy, a, b, weights: weights, da: da, db: db, dweights: dweights)
+        done(.mixRowsBackward, da, db, dweights)
+    }
+
+    func embed(_ tokens: Tensor, table: Tensor, into y: Tensor) throws {
+        try inner.embed(tokens, table: table, into: y)
+        done(.embed, y)
+    }
+
+    func embedBackward(_ dy: Tensor, tokens: Tensor, into gradient: Tensor) throws {
+        try inner.embedBackward(dy, tokens: tokens, into: gradient)
+        done(.embedBackward, gradient)
+    }
+}

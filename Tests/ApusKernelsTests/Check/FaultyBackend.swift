@@ -1,0 +1,89 @@
+import ApusKernels
+import ApusTensor
+import Synchronization
+
+/// A CPU backend that may get one output of one op wrong, and records which ops are called.
+///
+/// Every requirement of `Backend` is here, so a new op must be added, and with it a case of ``Op``.
+final class FaultyBackend: Backend {
+    /// The ops of `Backend`, by the names of their requirements.
+    enum Op: String, CaseIterable, Sendable {
+        case matMul, groupedMatMul, groupedWeightGradient
+        case rmsNorm, addRMSNorm, rmsNormBackward, layerNorm, layerNormBackward
+        case activate, activateBackward, rotaryTable, rotate, attention, attentionBackward
+        case softmax, softmaxBackward, sigmoid, sigmoidBackward, logSumExp, topK, sortByExpert
+        case gateWeights, gateWeightsBackward, sumOverGroups, sumOverGroupsBackward, countChoices
+        case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity
+        case gatherRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
+        case clamp, clampBackward, crossEntropy, crossEntropyBackward
+        case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
+        case sumOfSquares, sum, countNonFinite, fillRandom, adamW, clipFactor
+    }
+
+    /// One tensor that an op writes; `index` counts the outputs in the order of its parameters.
+    struct Output: Hashable, Sendable {
+        let op: Op
+        let index: Int
+    }
+
+    /// How an output is spoiled.
+    enum Change: CaseIterable, Sendable {
+        /// Every number by 1 %, or by 0.01 where it is 0; the first of whole numbers by 1.
+        case onePercent
+        /// The last number by 1; the first of whole numbers.
+        case oneElement
+    }
+
+    let inner: CPUBackend
+    private let fault: (output: Output, change: Change)?
+    private let written = Mutex<Set<Output>>([])
+
+    init(threadCount: Int = 2, fault: (output: Output, change: Change)? = nil) {
+        inner = CPUBackend(threadCount: threadCount)
+        self.fault = fault
+    }
+
+    /// The outputs that were written since this was last called.
+    func takeWritten() -> Set<Output> {
+        written.withLock { written in
+            defer { written = [] }
+            return written
+        }
+    }
+
+    var allocator: CachingAllocator { inner.allocator }
+    var stream: Stream { inner.stream }
+    var isBatchInvariant: Bool { inner.isBatchInvariant }
+
+    /// Notes what an op has written, and spoils it when it is the one to be spoiled.
+    func done(_ op: Op, _ outputs: Tensor?...) {
+        for (index, tensor) in outputs.enumerated() {
+            guard let tensor else { continue }
+            let output = Output(op: op, index: index)
+            _ = written.withLock { $0.insert(output) }
+            if let fault, fault.output == output { FaultyBackend.spoil(tensor, fault.change) }
+        }
+    }
+
+    private static func spoil(_ tensor: Tensor, _ change: Change) {
+        guard tensor.count > 0 else { return }
+        guard tensor.dtype == .f32 || tensor.dtype == .bf16 else {
+            if tensor.dtype == .i32 { tensor.pointer(to: Int32.self)[0] += 1 }
+            return
+        }
+        let width = tensor.rowCount
+        for place in change == .oneElement ? tensor.count - 1..<tensor.count : 0..<tensor.count {
+            let offset = tensor.shape.rank < 2 ? place : place / width * tensor.rowStride + place % width
+            let new = { (old: Float) in change == .oneElement ? old + 1 : old == 0 ? 0.01 : old * 1.01 }
+            if tensor.dtype == .f32 {
+                let values = tensor.pointer(to: Float.self)
+                values[offset] = new(values[offset])
+            } else {
+                let bits = tensor.pointer(to: UInt16.self)
+                // Half an interval more, so that cutting the lower bits off rounds.
+                let value = new(Float(bitPattern: UInt32(bits[offset]) << 16)).bitPattern + 0x8000
+                bits[offset] = UInt16(truncatingIfNeeded: value >> 16)
+            }
+        }
+    }
+}
