@@ -44,7 +44,7 @@ struct BenchOptions: ParsableArguments {
 
     /// A backend on these threads.
     func backend(_ engine: CPUBackend.ProductEngine = .automatic) -> CPUBackend {
-        CPUBackend(threadCount: threads, productEngine: engine)
+        CPUBackend(threadCount: threads, memoryLimit: CachingAllocator.physicalMemory, productEngine: engine)
     }
 
     /// Prints one JSON object, which begins with the benchmark's name, precision and threads, or the text.
@@ -64,12 +64,13 @@ struct RoundOptions: ParsableArguments {
     @Option(help: "Timed rounds (default: 9; bench generate: 3). The median counts.")
     var rounds: Int?
 
-    func validate() throws { try requirePositive(("rounds", rounds ?? 1)) }
+    func validate() throws { try requireSizes(("rounds", rounds ?? 1)) }
 }
 
-/// Refuses numbers below 1, by option.
-func requirePositive(_ options: (name: String, value: Int)...) throws {
-    for option in options where option.value < 1 {
-        throw ValidationError("--\(option.name) is \(option.value); it must be at least 1")
+/// Refuses numbers that are no size of anything, by option.
+func requireSizes(_ options: (name: String, value: Int)...) throws {
+    let largest = 1 << 20
+    for option in options where !(1...largest).contains(option.value) {
+        throw ValidationError("--\(option.name) is \(option.value); it must be from 1 to \(largest)")
     }
 }

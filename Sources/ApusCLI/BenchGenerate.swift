@@ -35,7 +35,8 @@ struct BenchGenerate: ParsableCommand {
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
-        try requirePositive(("batch", batch), ("prompt-length", promptLength))
+        try requireSizes(("batch", batch), ("prompt-length", promptLength))
+        try requireSizes(("max-tokens", maxTokens))
         if maxTokens < 2 { throw ValidationError("--max-tokens is \(maxTokens); it must be at least 2") }
     }
 

@@ -42,9 +42,12 @@ struct BenchMoELayer: ParsableCommand {
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
-        try requirePositive(
+        try requireSizes(
             ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("experts", experts),
             ("choices", choices))
+        if experts > MoEConfiguration.mostExperts {
+            throw ValidationError("--experts is \(experts); a layer has at most \(MoEConfiguration.mostExperts)")
+        }
         if choices > experts {
             throw ValidationError("--choices is \(choices), more than the \(experts) experts there are")
         }

@@ -43,7 +43,10 @@ struct BenchTrain: ParsableCommand {
 
     @OptionGroup var options: BenchOptions
 
-    func validate() throws { try requirePositive(("steps", steps), ("batch", batch), ("sequence", sequence)) }
+    func validate() throws {
+        try requireSizes(("steps", steps), ("batch", batch), ("sequence", sequence))
+        if warmup != 0 { try requireSizes(("warmup", warmup)) }
+    }
 
     func run() throws {
         let backend = options.backend()

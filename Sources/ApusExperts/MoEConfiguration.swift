@@ -95,6 +95,9 @@ public struct RouterLosses: Sendable, Equatable {
 
 /// One mixture-of-experts layer.
 public struct MoEConfiguration: Sendable, Equatable {
+    /// Most experts that a layer may have: what the choice of the highest scores takes.
+    public static let mostExperts = 1024
+
     /// E, experts.
     public var experts: Int
     /// K, experts of each token.

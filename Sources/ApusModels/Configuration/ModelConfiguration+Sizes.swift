@@ -1,4 +1,4 @@
-public import ApusExperts
+import ApusExperts
 
 extension ModelConfiguration {
     /// Most parameters that a configuration may ask for; beyond it a size is a mistake.
@@ -91,9 +91,6 @@ extension ModelConfiguration {
 }
 
 extension MoEConfiguration {
-    /// Most experts that a layer may have: what the choice of the highest scores takes.
-    public static let mostExperts = 1024
-
     fileprivate func checkSizes(_ scope: String) throws(ModelConfigurationError) {
         try require(
             (1...Self.mostExperts).contains(experts), "\(scope).experts", experts,
