@@ -63,6 +63,9 @@ public enum ExpertBankKind: String, Sendable, CaseIterable {
     case grouped
     /// A (E, C, D) buffer filled through index tables. Needs a capacity.
     case padded
+    /// Products with one block-sparse matrix of all experts' hidden activations (MegaBlocks). Needs an expert width of
+    /// whole blocks.
+    case blockSparse = "block-sparse"
 }
 
 /// The losses that keep a router in order, each with its coefficient; 0 for none.
@@ -112,6 +115,8 @@ public struct MoEConfiguration: Sendable, Equatable {
     public var policy: TokenPolicy
     /// How they are computed.
     public var bank: ExpertBankKind
+    /// Rows and columns of a block of the block-sparse bank.
+    public var blockSize: Int
     /// What keeps the router in order.
     public var losses: RouterLosses
     /// Width of an expert that every token goes through, its output added; 0 for none.
@@ -124,8 +129,8 @@ public struct MoEConfiguration: Sendable, Equatable {
     public init(
         experts: Int, choices: Int, width: Int, activation: Activation = .swiglu,
         router: RouterConfiguration = RouterConfiguration(), policy: TokenPolicy = .dropless,
-        bank: ExpertBankKind = .grouped, losses: RouterLosses = RouterLosses(), sharedWidth: Int = 0,
-        isResidual: Bool = false
+        bank: ExpertBankKind = .grouped, blockSize: Int = 128, losses: RouterLosses = RouterLosses(),
+        sharedWidth: Int = 0, isResidual: Bool = false
     ) {
         self.experts = experts
         self.choices = choices
@@ -134,6 +139,7 @@ public struct MoEConfiguration: Sendable, Equatable {
         self.router = router
         self.policy = policy
         self.bank = bank
+        self.blockSize = blockSize
         self.losses = losses
         self.sharedWidth = sharedWidth
         self.isResidual = isResidual

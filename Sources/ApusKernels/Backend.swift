@@ -8,9 +8,9 @@ public import ApusTensor
 ///
 /// The CPU implementation is the reference for every other one. Each file under `Ops/` holds one op's contract, forward
 /// and backward, and its CPU implementation.
-public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, NormOp, ActivationOp, RotaryOp, AttentionOp,
-    RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp,
-    ClampOp, CrossEntropyOp, ElementwiseOp, OptimizerOp
+public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, BlockSparseOp, NormOp, ActivationOp, RotaryOp,
+    AttentionOp, RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp, ClampOp, CrossEntropyOp,
+    ElementwiseOp, OptimizerOp
 {
     /// The memory of this device.
     var allocator: CachingAllocator { get }

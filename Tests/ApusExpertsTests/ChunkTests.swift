@@ -57,7 +57,7 @@ import Testing
         let x = try fixture.input(33)
         let dy = try fixture.input(33, seed: 8)
         let decision = try LayerPass(fixture, x).routing.decision
-        func run(_ bank: GroupedBank, _ kept: [Int32]) throws -> (output: Tensor, gradient: Tensor) {
+        func run(_ bank: any ExpertBank, _ kept: [Int32]) throws -> (output: Tensor, gradient: Tensor) {
             let tape = Tape(backend: backend)
             let input = tape.leaf(x)
             let ids = try backend.allocator.tensor(kept, decision.ids.shape)

@@ -16,7 +16,7 @@ import Testing
 
     /// How the layer computes them.
     enum Form: String, CaseIterable, Sendable {
-        case grouped, padded, chunked
+        case grouped, padded, chunked, blockSparse
     }
 
     private func fixture(_ load: Load, _ form: Form) throws -> (fixture: LayerFixture, x: Tensor) {
@@ -24,7 +24,8 @@ import Testing
         let configuration = MoEConfiguration(
             experts: 5, choices: choices, width: 7,
             policy: form == .padded ? .capacity(factor: 5, minimum: 1, order: .position) : .dropless,
-            bank: form == .padded ? .padded : .grouped, losses: RouterLosses(balance: 0.5, z: 0.1, importance: 0.3))
+            bank: form == .padded ? .padded : form == .blockSparse ? .blockSparse : .grouped,
+            losses: RouterLosses(balance: 0.5, z: 0.1, importance: 0.3))
         let fixture = try LayerFixture(configuration, width: 9, chunks: form == .chunked ? 3 : 1)
         let tokens = load == .oneToken ? 1 : 43
         let x = try fixture.input(tokens)

@@ -68,6 +68,10 @@ import Testing
             Case(
                 name: "padded", configuration: moe(policy: capacity, bank: .padded, shared: 3, residual: true),
                 step: 1),
+            Case(name: "block-sparse", configuration: moe(bank: .blockSparse, shared: 3)),
+            Case(
+                name: "block-sparse, one input for each output, capacity",
+                configuration: moe(activation: .geluTanh, policy: capacity, bank: .blockSparse), step: 1),
             Case(name: "three chunks", configuration: moe(shared: 3, residual: true), chunks: 3),
             Case(name: "four chunks, capacity", configuration: moe(policy: capacity), step: 1, chunks: 4),
         ]

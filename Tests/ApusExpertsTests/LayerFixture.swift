@@ -12,7 +12,7 @@ struct LayerFixture {
     let configuration: MoEConfiguration
     let width: Int
     let router: TopKRouter
-    let bank: GroupedBank
+    let bank: any ExpertBank
     let layer: MoELayer
     let store: ParameterStore
 
@@ -106,7 +106,7 @@ private struct ParameterList {
         return parameter
     }
 
-    mutating func bank(_ configuration: MoEConfiguration) -> GroupedBank {
+    mutating func bank(_ configuration: MoEConfiguration) -> any ExpertBank {
         let names = configuration.activation.inputsPerOutput == 2 ? ["gate", "up"] : ["up"]
         var inputs: [Parameter] = []
         for expert in 0..<configuration.experts {
@@ -117,7 +117,14 @@ private struct ParameterList {
         let outputs = (0..<configuration.experts).map {
             declare("\($0).down", width, configuration.width, role: .expert, expert: $0)
         }
-        return GroupedBank(inputs: inputs, outputs: outputs, activation: configuration.activation)
+        guard configuration.bank == .blockSparse else {
+            return GroupedBank(inputs: inputs, outputs: outputs, activation: configuration.activation)
+        }
+        // Blocks as large as the experts are wide where the configured ones do not fit.
+        let (hidden, block) = (configuration.width, configuration.blockSize)
+        return BlockSparseBank(
+            inputs: inputs, outputs: outputs, activation: configuration.activation,
+            blockSize: hidden % block == 0 ? block : hidden)
     }
 
     mutating func dense(_ name: String, _ hidden: Int, _ activation: Activation) -> FeedForward {

@@ -122,6 +122,7 @@ import Testing
             #expect(passes[0].kept == passes[1].kept)
             #expect(!passes[0].routing.decision.isPadded && passes[1].routing.decision.isPadded)
             expectClose(passes[1].output, passes[0].output.doubles, "output")
+            expectClose(passes[2].output, passes[0].output.doubles, "block-sparse output")
             expectClose(
                 try #require(passes[1].inputGradient), try #require(passes[0].inputGradient).doubles, "gradient of x")
             for (left, right) in zip(fixtures[0].store.parameters, fixtures[1].store.parameters) {

@@ -16,7 +16,8 @@ import Testing
         _ backend: CPUBackend, _ order: TokenPolicy.DropOrder, _ bank: ExpertBankKind
     ) throws -> Transformer {
         let moe = MoEConfiguration(
-            experts: 5, choices: 2, width: 40, policy: .capacity(factor: 0.5, minimum: 1, order: order), bank: bank)
+            experts: 5, choices: 2, width: 40, policy: .capacity(factor: 0.5, minimum: 1, order: order), bank: bank,
+            blockSize: 8)
         let configuration = ModelConfiguration(
             vocabulary: 96, width: 48, heads: 4, keyValueHeads: 2, maximumPositions: 200,
             feedForward: [.moe(moe), .moe(moe)], initialDeviation: 0.25)

@@ -47,6 +47,7 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
             moe.policy = .capacity(factor: 1, minimum: 1, order: .position)
             model.tiedEmbeddings = true
         },
+        TransformerCase("block-sparse") { _, moe in (moe.bank, moe.blockSize) = (.blockSparse, 5) },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

@@ -26,7 +26,8 @@ public struct OpCheck: Sendable {
 
     /// Every check of every op of ``Backend``.
     public static let all: [OpCheck] = [
-        product, grouped, norm, activation, rotary, attention, router, gate, routerLoss, capacity, routedRows, loss,
+        product, grouped, blockSparse, norm, activation, rotary, attention, router, gate, routerLoss, capacity,
+        routedRows, loss,
         elementwise,
         reduction, optimizer,
     ].flatMap { $0.flatMap { $0 } }

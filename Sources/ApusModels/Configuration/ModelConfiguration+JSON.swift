@@ -129,6 +129,7 @@ extension MoEConfiguration {
             ]),
             "policy": policy.jsonValue,
             "bank": .string(bank.rawValue),
+            "block_size": .integer(blockSize),
             "losses": .object([
                 "balance": .float(losses.balance),
                 "scope": .string(losses.scope.rawValue),
@@ -142,8 +143,8 @@ extension MoEConfiguration {
 
     fileprivate init(_ fields: JSONFields) throws(ModelConfigurationError) {
         try fields.refuseUnknown(known: [
-            "kind", "experts", "choices", "width", "activation", "router", "policy", "bank", "losses", "shared_width",
-            "residual",
+            "kind", "experts", "choices", "width", "activation", "router", "policy", "bank", "block_size", "losses",
+            "shared_width", "residual",
         ])
         let router = try fields.object("router")
         try router.refuseUnknown(
@@ -158,6 +159,7 @@ extension MoEConfiguration {
                 weightScale: router.float("weight_scale"), jitter: router.float("jitter"),
                 gumbel: router.bool("gumbel"), biasRate: router.float("bias_rate")),
             policy: TokenPolicy(fields.object("policy")), bank: fields.choice("bank"),
+            blockSize: fields.integer("block_size"),
             losses: RouterLosses(
                 balance: losses.float("balance"), scope: losses.choice("scope"), z: losses.float("z"),
                 importance: losses.float("importance")),

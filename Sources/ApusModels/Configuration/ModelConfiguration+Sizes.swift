@@ -115,10 +115,16 @@ extension MoEConfiguration {
         for (key, value) in [("balance", losses.balance), ("z", losses.z), ("importance", losses.importance)] {
             try require(value >= 0 && value.isFinite, "\(scope).losses.\(key)", value, "it must be a number from 0")
         }
+        try require((1...1 << 12).contains(blockSize), "\(scope).block_size", blockSize, "it must be from 1 to 4096")
+        if bank == .blockSparse {
+            try require(
+                width % blockSize == 0, "\(scope).width", width,
+                "a block-sparse bank needs whole blocks: use a multiple of block_size, \(blockSize)")
+        }
         switch policy {
         case .dropless:
             try require(
-                bank == .grouped, "\(scope).bank", quoted(bank.rawValue),
+                bank != .padded, "\(scope).bank", quoted(bank.rawValue),
                 "a padded bank needs a capacity: set the policy to one, or the bank to 'grouped'")
         case .capacity(let factor, let minimum, _):
             try require(

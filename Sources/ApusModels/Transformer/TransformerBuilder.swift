@@ -167,7 +167,7 @@ struct TransformerBuilder {
         return router
     }
 
-    private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> GroupedBank {
+    private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> any ExpertBank {
         var inputs: [Parameter] = []
         for expert in 0..<moe.experts {
             for name in inputNames(moe.activation) {
@@ -182,7 +182,13 @@ struct TransformerBuilder {
                 "\(prefix).experts.\(expert).down_proj.weight", Shape(width, moe.width), role: .expert, layer: layer,
                 expert: expert, initialOutput)
         }
-        return GroupedBank(inputs: inputs, outputs: outputs, activation: moe.activation)
+        switch moe.bank {
+        // The padded layout has even groups, which grouped products compute as they are.
+        case .grouped, .padded: return GroupedBank(inputs: inputs, outputs: outputs, activation: moe.activation)
+        case .blockSparse:
+            return BlockSparseBank(
+                inputs: inputs, outputs: outputs, activation: moe.activation, blockSize: moe.blockSize)
+        }
     }
 
     private mutating func residual(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> ResidualExpert {

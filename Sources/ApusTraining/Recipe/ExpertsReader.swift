@@ -18,13 +18,18 @@ struct ExpertsReader {
         let policy = self.policy()
         let bank = section.choice("bank", default: template?.bank ?? .grouped)
         section.require(
-            bank == .grouped || policy != .dropless, "bank", with: ["policy", "policy.capacity"].map(section.full),
+            bank != .padded || policy != .dropless, "bank", with: ["policy", "policy.capacity"].map(section.full),
             "is padded, which needs a capacity", "set policy: {capacity: 1.25}, or use bank: grouped")
+        let width = section.integer("width", 1...1 << 20, default: template?.width, example: 256)
+        let block = section.integer("block_size", 1...4096, default: template?.blockSize ?? 128, example: 128)
+        section.require(
+            bank != .blockSparse || width % block == 0, "width", with: ["bank", "block_size"].map(section.full),
+            "is \(width), no multiple of block_size \(block), of which bank: block-sparse needs whole ones",
+            "the nearest that works is \(nearestMultiple(of: block, to: width))")
         return MoEConfiguration(
-            experts: leastCount, choices: choices,
-            width: section.integer("width", 1...1 << 20, default: template?.width, example: 256),
+            experts: leastCount, choices: choices, width: width,
             activation: section.choice("activation", default: template?.activation ?? activation), router: router(),
-            policy: policy, bank: bank, losses: losses(),
+            policy: policy, bank: bank, blockSize: block, losses: losses(),
             sharedWidth: section.integer(
                 "shared_width", 0...1 << 20, default: template?.sharedWidth ?? 0, example: 256),
             isResidual: section.flag("residual", default: template?.isResidual ?? false))

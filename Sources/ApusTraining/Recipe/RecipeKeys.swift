@@ -21,8 +21,8 @@ public enum RecipeKeys {
         (
             "model.experts",
             [
-                "count", "choices", "width", "every", "layers", "activation", "router", "policy", "bank", "losses",
-                "shared_width", "residual",
+                "count", "choices", "width", "every", "layers", "activation", "router", "policy", "bank", "block_size",
+                "losses", "shared_width", "residual",
             ]
         ),
         ("model.experts.router", ["scoring", "renormalize", "weight_scale", "jitter", "gumbel", "bias_rate"]),

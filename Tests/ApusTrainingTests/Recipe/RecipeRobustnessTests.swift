@@ -122,8 +122,11 @@ private enum RandomRecipe {
         let scoring = pick(RouterConfiguration.Scoring.self)
         let hasCapacity = flag()
         let leastExperts = whole(1...16)
+        let bank: ExpertBankKind = hasCapacity ? pick(ExpertBankKind.self) : flag() ? .grouped : .blockSparse
+        let block = whole(1...160)
         let mixture = MoEConfiguration(
-            experts: leastExperts, choices: whole(1...leastExperts), width: whole(1...512),
+            experts: leastExperts, choices: whole(1...leastExperts),
+            width: bank == .blockSparse ? block * whole(1...5) : whole(1...512),
             activation: pick(Activation.self),
             router: RouterConfiguration(
                 scoring: scoring, renormalizes: flag(), weightScale: real(3), jitter: real(1), gumbel: flag(),
@@ -131,7 +134,7 @@ private enum RandomRecipe {
             policy: hasCapacity
                 ? .capacity(factor: real(4), minimum: whole(1...64), order: pick(TokenPolicy.DropOrder.self))
                 : .dropless,
-            bank: hasCapacity ? pick(ExpertBankKind.self) : .grouped,
+            bank: bank, blockSize: block,
             losses: RouterLosses(
                 balance: real(1), scope: .layer, z: real(1), importance: real(1)),
             sharedWidth: whole(0...128), isResidual: flag())
