@@ -39,6 +39,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "CApusKernels"),
+        .target(name: "CApusReport", exclude: ["page"]),
         library("ApusTensor", ["CApusKernels"]),
         library("ApusKernels", ["ApusTensor", "CApusKernels"]),
         library("ApusCollectives", ["ApusTensor"]),
@@ -49,11 +50,12 @@ let package = Package(
         library("ApusData", ["ApusTensor"]),
         library("ApusTraining", training + ["Yams"]),
         library("ApusInference", ["ApusData"] + model),
+        library("ApusReport", ["ApusTraining", "CApusReport"] + training),
         library("Apus", ["ApusTraining", "ApusInference"] + training),
         .executableTarget(
             name: "ApusCLI",
             dependencies: [
-                "ApusTraining", "ApusInference",
+                "ApusTraining", "ApusInference", "ApusReport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ] + training,
             swiftSettings: settings),
@@ -69,6 +71,7 @@ let package = Package(
         tests("ApusData", ["ApusTensor"]),
         tests("ApusTraining", training),
         tests("ApusInference", ["ApusData"] + model),
+        tests("ApusReport", ["ApusTraining"] + training),
         // Run the built command; the dependency makes the build make it first.
         .testTarget(
             name: "EndToEndTests", dependencies: ["ApusCLI", "ApusTestSupport"] + training, swiftSettings: settings),

@@ -15,7 +15,8 @@ usage() {
 usage: Scripts/setup.sh [--demo] [--test]
   (none)   what building and running need: Swift (checked only), make, git, oneDNN
   --demo   also the text that the quickstart recipe trains on
-  --test   also Python with numpy and safetensors, in .apus/venv, which the tests read our files with
+  --test   also Python in .apus/venv with the readers that the tests hold our files to (numpy, safetensors,
+           tensorboard, tokenizers, sentencepiece), text in many languages, and libsentencepiece
 TEXT
 }
 
@@ -66,6 +67,8 @@ has_onednn() {
     done
     return 1
 }
+
+has_library() { [[ $(ldconfig -p) == *$1* ]]; }
 
 # Sets `python` to a Python recent enough for the pinned packages that can make virtual environments.
 python=
@@ -141,6 +144,8 @@ if $for_demo; then
     need bible-kjv-text "the text itself, in the packed form that 'bible' prints" test -e /usr/lib/bible.data
 fi
 if $for_test; then
+    need installation-guide-amd64 "text in many languages, which the tests tokenise" test -d /usr/share/doc/installation-guide-amd64
+    need libsentencepiece0 "reads SentencePiece models, as a user's Apus would" has_library libsentencepiece.so
     venv_is_current || need python3-venv "the tests check our files with Python's readers" find_python
 fi
 install_missing

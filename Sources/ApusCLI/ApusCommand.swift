@@ -17,7 +17,9 @@ struct ApusCommand: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Train.self, Eval.self, Generate.self, Inspect.self, Convert.self, Doctor.self, Bench.self,
+            Train.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self, Convert.self,
+            Report.self, Doctor.self,
+            Bench.self,
         ])
 
     static func main() {

@@ -1,3 +1,4 @@
+import ApusData
 import ApusExperts
 import ApusKernels
 import ApusModels
@@ -76,7 +77,7 @@ private struct TrainBench {
     private let command: BenchTrain
     private let backend: CPUBackend
     private let trainStep: TrainStep
-    private let batches: [(inputs: [Int32], targets: [Int32])]
+    private let batches: [TokenBatch]
     private var count = 0
     /// Parameters of the model.
     let parameters: Int
@@ -110,7 +111,7 @@ private struct TrainBench {
             }
             let row = { (first: Int) in (0..<rows).flatMap { ids[$0 * width + first..<$0 * width + first + width - 1] }
             }
-            return (row(0), row(1))
+            return TokenBatch(inputs: row(0), targets: row(1))
         }
     }
 

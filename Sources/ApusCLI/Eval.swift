@@ -10,9 +10,10 @@ struct Eval: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measure how well a model predicts text, or compute its logits.",
         discussion: """
-            With --data: perplexity, nats per token, bits per byte and tokens per second over a text file or a folder of \
-            text files. With --tokens: the same over lists of token ids, whatever the vocabulary; --logits writes \
-            'logits.0', 'logits.1', ..., (tokens, vocabulary) f32, one for each list, and takes the loss from them.
+            With --data: perplexity, nats per token, bits per byte and tokens per second over a text file, a folder of \
+            text files, or the held-out part of prepared data (all of it if nothing was held out). With --tokens: the \
+            same over lists of token ids, whatever the vocabulary; --logits writes 'logits.0', 'logits.1', ..., \
+            (tokens, vocabulary) f32, one for each list, and takes the loss from them.
 
             Example:
               apus eval runs/quickstart --data book.txt --max-tokens 100000
@@ -22,7 +23,7 @@ struct Eval: ParsableCommand {
     @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
     var checkpoint: String
 
-    @Option(help: "Text to predict: a file, or a folder of files.")
+    @Option(help: "Text to predict: a file, a folder of files, or prepared data.")
     var data: String?
 
     @Option(help: "A JSON file with a list of lists of token ids.")
@@ -59,25 +60,20 @@ struct Eval: ParsableCommand {
         let source = try Checkpoint(checkpoint)
         let backend = try compute.backend()
         // Read and checked before the weights, which may take minutes.
-        let vocabulary = data == nil ? source.vocabulary : try source.requireVocabulary(instead: "--tokens")
-        let sequences = try sequences(vocabulary, source.configuration.vocabulary)
+        let text = try data.map { try EvaluationText($0, of: source) }
+        let lists = try tokens.map { try TokenLists(path: $0, vocabulary: source.configuration.vocabulary).lists } ?? []
         let model = try source.model.load(backend: backend, precision: precision?.value)
         let evaluator = try Evaluator(model, backend: backend, window: window)
         let (seconds, result) = try timed {
             if let logits {
-                try evaluator.writeLogits(of: sequences, to: logits, vocabulary: vocabulary)
+                try evaluator.writeLogits(of: lists, to: logits, vocabulary: source.vocabulary)
+            } else if let text {
+                try evaluator.evaluate(text.tokens, limit: maxTokens, vocabulary: text.vocabulary)
             } else {
-                try evaluator.evaluate(sequences, vocabulary: vocabulary)
+                try evaluator.evaluate(lists, vocabulary: source.vocabulary)
             }
         }
         report(result, tokensPerSecond: result.map { Double($0.tokens) / seconds })
-    }
-
-    private func sequences(_ vocabulary: ByteVocabulary?, _ size: Int) throws -> [[Int32]] {
-        if let tokens { return try TokenLists(path: tokens, vocabulary: size).lists }
-        guard let data, let vocabulary else { return [] }
-        let corpus = try TextCorpus(path: data, vocabulary: vocabulary)
-        return [Array(corpus.tokens.prefix(maxTokens ?? corpus.tokens.count))]
     }
 
     /// Shows what was found; `nil` when there was nothing to predict, and the logits are all there is.
@@ -106,5 +102,32 @@ struct Eval: ParsableCommand {
         rows.append(["tokens per second", fixed(tokensPerSecond, 0)])
         if let logits { rows.append(["logits", logits]) }
         print(table(rows))
+    }
+}
+
+/// What `--data` leads to.
+private struct EvaluationText {
+    let tokens: any TokenSource
+    let vocabulary: any Vocabulary
+
+    /// Opens text, or prepared data whose tokens are those of the model.
+    init(_ path: String, of model: Checkpoint) throws {
+        guard ShardSet.isPrepared(path) else {
+            let vocabulary = try model.requireVocabulary(instead: "--tokens")
+            self.vocabulary = vocabulary
+            tokens = MemoryTokens(try TextCorpus(path: path, vocabulary: vocabulary).tokens[...])
+            return
+        }
+        let corpus = try ShardSet(path: path)
+        let file = "\(model.folder)/\(ShardManifest.tokenizerName)"
+        let own = exists(file) ? try FileDigest(ofFile: file).checksum : NamedVocabulary.bytes.identity.digest
+        let identity = corpus.manifest.vocabulary
+        guard identity.digest == own, identity.size <= model.configuration.vocabulary else {
+            throw DataError.otherVocabulary(
+                path: path, found: "'\(identity.name)', \(identity.size) ids",
+                remedy: "prepare it with the tokenizer of '\(model.folder)'")
+        }
+        vocabulary = try corpus.vocabulary().vocabulary
+        tokens = corpus.heldOut.count > 1 ? corpus.heldOut : corpus.training
     }
 }

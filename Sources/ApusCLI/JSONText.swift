@@ -1,4 +1,5 @@
 import ApusModels
+import ApusTensor
 
 /// A value for `--json`: keys stay in the order they are given in.
 enum JSONText: CustomStringConvertible {

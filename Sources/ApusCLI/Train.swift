@@ -10,8 +10,8 @@ struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Train a model as a recipe says.",
         discussion: """
-            Writes metrics.jsonl, the resolved recipe and checkpoints below --out. Ctrl-C saves and says how to go on, \
-            as do SIGTERM and SIGHUP.
+            Writes metrics.jsonl, TensorBoard's event files, the resolved recipe and checkpoints below --out. Ctrl-C \
+            saves and says how to go on, as do SIGTERM and SIGHUP.
 
             Example:
               apus train Recipes/quickstart.yaml --set data.path=book.txt --out runs/book
@@ -32,8 +32,16 @@ struct Train: ParsableCommand {
     @Option(help: "Where to compute: auto or cpu.")
     var device = "auto"
 
+    @Option(help: "Write the times of a few steps as a Chrome trace, for ui.perfetto.dev or chrome://tracing.")
+    var trace: String?
+
+    @Option(help: "Steps in the trace, after \(TraceFile.warmUp) that are left out.")
+    var traceSteps = 3
+
     @Flag(help: "Continue the run in --out from its newest good checkpoint.")
     var resume = false
+
+    func validate() throws { try requireSizes(("trace-steps", traceSteps)) }
 
     func run() throws {
         Interruption.outliveReaders()
@@ -43,12 +51,14 @@ struct Train: ParsableCommand {
         let backend = try DeviceChoice(device).backend(
             threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit)
         let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
+        training.traceFile = try trace.map { try TraceFile(path: $0, steps: traceSteps) }
         Console.line(summary(training, folder: folder))
         Interruption.listen()
         switch try outcome(of: training, folder: folder) {
         case .finished:
             if !training.loadTable.isEmpty { Console.line("\n\(training.loadTable)") }
             Console.line("\nweights: \(training.checkpoint)\nmetrics: \(folder)/metrics.jsonl")
+            if let trace { Console.line("trace:   \(trace)") }
         case .interrupted(let step):
             Console.line(
                 "\nstopped after step \(step), saved in \(training.checkpoint); continue with:\n  \(resumeCommand(folder))"
@@ -88,7 +98,7 @@ struct Train: ParsableCommand {
         let data = training.recipe.data
         return """
             model    \(counts.total) parameters, \(counts.active) active for a token
-            text     \(data.path), \(training.corpusTokens) tokens
+            text     \(data.sources.map(\.path).joined(separator: " + ")), \(training.trainingTokens) tokens
             run      \(folder), steps \(training.stepsTaken + 1) to \(training.recipe.training.steps), \
             \(training.recipe.training.batch) sequences of \(data.sequenceLength) each, \
             \(training.recipe.training.precision.rawValue)

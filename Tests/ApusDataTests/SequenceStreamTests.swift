@@ -19,9 +19,10 @@ import Testing
 
     @Test func `targets are inputs one token on, a slice's own start counts`() throws {
         for first in [0, 7] {
-            let (inputs, targets) = try stream(13, from: first).sequences(0..<3)
-            #expect(inputs == (100..<112).map(Int32.init))
-            #expect(targets == inputs.map { $0 + 1 })
+            let batch = try stream(13, from: first).sequences(0..<3)
+            #expect(batch.inputs == (100..<112).map(Int32.init))
+            #expect(batch.targets == batch.inputs.map { $0 + 1 })
+            #expect(batch.documents == nil)
         }
     }
 
@@ -44,8 +45,8 @@ import Testing
         #expect((0..<200).map { other.index(at: $0) } != order)
         #expect(order[..<100] != order[100...].prefix(100))
         // However the places are cut into batches.
-        let whole = first.sequences(90..<110)
-        let parts = [90..<95, 95..<96, 96..<110].map { first.sequences($0) }
+        let whole = try first.sequences(90..<110)
+        let parts = try [90..<95, 95..<96, 96..<110].map { try first.sequences($0) }
         #expect(parts.flatMap(\.inputs) == whole.inputs)
         #expect(parts.flatMap(\.targets) == whole.targets)
     }

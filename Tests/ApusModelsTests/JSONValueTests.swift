@@ -1,3 +1,4 @@
+import ApusTensor
 import Testing
 
 @testable import ApusModels
@@ -30,7 +31,7 @@ import Testing
     @Test(arguments: [
         ("{\"a\": 1, \"a\": 1}", "the key 'a' is there twice"), ("{\"a\": 1", "ends where"), ("{\"a\" 1}", "':'"),
         ("[1, 2,]", "expected a JSON value"), ("01", "starts with 0"), ("1e400", "too large"), ("NaN", "a JSON value"),
-        ("nul", "expected 'null'"), ("{} {}", "text after the end"), ("", "expected a JSON value"),
+        ("nul", "expected 'null'"), ("{} {}", "text after the end"), ("", "ends where a value should be"),
         ("\"a\tb\"", "control character"),
         (String(repeating: "[", count: 33), "nested deeper than 32 levels"),
     ])

@@ -1,3 +1,4 @@
+import ApusData
 import ApusKernels
 import ApusModels
 import ApusNN
@@ -27,7 +28,8 @@ import Testing
         for index in 0..<shape[0] {
             let inputs = Array(ids[index * size..<(index + 1) * size])
             let targets = inputs.indices.map { ($0 + 1) % shape[2] == 0 ? -100 : inputs[$0 + 1] }
-            let result = try step(step: index + 1, batch: (inputs, targets), learningRate: Double(rates[index]))
+            let batch = TokenBatch(inputs: inputs, targets: targets)
+            let result = try step(step: index + 1, batch: batch, learningRate: Double(rates[index]))
             let balance = try #require(result.routing.balance)
             let found = [result.loss, Float(balance), result.gradientNorm]
             for (name, values) in zip(names, zip(found, expected.map { $0[index] })) {

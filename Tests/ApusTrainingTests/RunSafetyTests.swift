@@ -1,3 +1,4 @@
+import ApusData
 import ApusExperts
 import ApusKernels
 import ApusModels
@@ -57,7 +58,7 @@ import Testing
         let found = try parts.step(step: 1, sequenceLength: length, learningRate: 0.01) { sequences in
             asked.ranges.append(sequences)
             let range = sequences.lowerBound * length..<sequences.upperBound * length
-            return (Array(batch.inputs[range]), Array(batch.targets[range]))
+            return batch[range]
         }
         #expect(Set(asked.ranges) == [0..<2, 2..<4])
         #expect(found.loss.bitPattern == expected.loss.bitPattern)

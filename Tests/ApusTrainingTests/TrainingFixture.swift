@@ -1,3 +1,4 @@
+import ApusData
 import ApusExperts
 import ApusKernels
 import ApusModels
@@ -124,12 +125,12 @@ struct Trainer {
     }
 
     /// Random sequences in which a few targets are to be ignored.
-    func batch(_ step: Int) -> (inputs: [Int32], targets: [Int32]) {
+    func batch(_ step: Int) -> TokenBatch {
         var generator = SeededGenerator(seed: UInt64(step))
         let count = self.step.configuration.batch * sequenceLength
         let tokens = (0...count).map { _ in Int32.random(in: 0..<40, using: &generator) }
         let targets = tokens.dropFirst().enumerated().map { $0.offset % 11 == 5 ? -100 : $0.element }
-        return (Array(tokens.dropLast()), targets)
+        return TokenBatch(inputs: Array(tokens.dropLast()), targets: targets)
     }
 
     /// Every tensor that training changes, by name: weights, moments and masters.

@@ -50,7 +50,7 @@ import Testing
 
     @Test func `a run leaves metrics, its recipe and checkpoints, and goes on where it stood`() throws {
         try run(recipe())
-        #expect(folderNames(folder) == ["checkpoints", "metrics.jsonl", "recipe.yaml"])
+        #expect(folderNames(folder) == ["checkpoints", "metrics.jsonl", "recipe.yaml", "tensorboard"])
         #expect(folderNames("\(folder)/checkpoints") == ["step-00000002", "step-00000004"])
         let written = try #require(textFile("\(folder)/recipe.yaml"))
         #expect(try Recipe(yaml: written) == recipe())
@@ -72,6 +72,7 @@ import Testing
     static let changes: [(key: String, change: @Sendable (inout Recipe) -> Void)] = [
         ("seed", { $0.seed = 8 }), ("data.sequence_length", { $0.data.sequenceLength = 32 }),
         ("data.held_out", { $0.data.heldOut = 0.5 }), ("data.shuffle", { $0.data.shuffle = false }),
+        ("data.document_mask", { $0.data.documentMask = true }),
         ("training.batch", { ($0.training.batch, $0.training.microBatch) = (4, 4) }),
         ("training.precision", { $0.training.precision = .bf16 }),
         ("training.routing_group", { $0.training.routingGroup = 2 }),

@@ -1,4 +1,5 @@
 import ApusModels
+import ApusTensor
 import ApusTestSupport
 import Foundation
 import Testing

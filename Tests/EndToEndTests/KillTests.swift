@@ -35,7 +35,7 @@ import Testing
         #expect(scratch.steps() == [steps - 1, steps])
         scratch.expectSameEnd("run", "whole")
         #expect(try scratch.losses() == scratch.losses("whole"))
-        #expect(scratch.names("run") == ["checkpoints", "metrics.jsonl", "recipe.yaml"])
+        #expect(scratch.names("run") == ["checkpoints", "metrics.jsonl", "recipe.yaml", "tensorboard"])
     }
 
     @Test func `a damaged checkpoint is named and the one before goes on`() throws {

@@ -10,7 +10,7 @@ import Testing
 
     @Test func `a run writes metrics, its recipe and checkpoints, in plain lines when piped`() throws {
         let command = try scratch.train()
-        #expect(scratch.names("run") == ["checkpoints", "metrics.jsonl", "recipe.yaml"])
+        #expect(scratch.names("run") == ["checkpoints", "metrics.jsonl", "recipe.yaml", "tensorboard"])
         #expect(scratch.steps() == [6, 8])
         let metrics = try scratch.metrics()
         #expect(metrics.compactMap { $0["step"] as? Int } == Array(1...8))

@@ -1,4 +1,6 @@
-/// What is wrong with training text.
+import ApusTensor
+
+/// What is wrong with training data: text, or the token shards made of it.
 public enum DataError: Error, Sendable, Equatable {
     /// Nothing there, or no permission to read it.
     case unreadable(path: String, reason: String)
@@ -8,10 +10,28 @@ public enum DataError: Error, Sendable, Equatable {
     case empty(path: String)
     /// A byte that text does not have.
     case binary(path: String, offset: Int, byte: UInt8)
+    /// Bytes that are not UTF-8; `offset` is that of the first.
+    case notUTF8(path: String, offset: Int)
+    /// A line of a JSONL file that holds no document; lines count from 1.
+    case badLine(path: String, line: Int, reason: String)
+    /// A compressed file that its format does not allow, or one that ends too early.
+    case badCompression(path: String, format: String, reason: String)
+    /// A library that a file needs is not installed.
+    case missingLibrary(path: String, library: String, package: String)
     /// Fewer tokens than one sequence needs.
     case tooShort(path: String, tokens: Int, needed: Int, part: String)
     /// The text is not what a run began with.
     case changed(path: String, expected: UInt64, found: UInt64)
+    /// A data file is not as it was written, or as it was when it was opened.
+    case fileChanged(path: String, what: String)
+    /// A shard or manifest is not what its format allows.
+    case malformed(path: String, reason: String)
+    /// Sources, or a source and a model, whose tokens mean different things.
+    case otherVocabulary(path: String, found: String, remedy: String)
+    /// Prepared data of which nothing was held out, where something is to be evaluated.
+    case noHeldOut(path: String)
+    /// The folder to write exists already.
+    case outputExists(path: String)
 }
 
 extension DataError: CustomStringConvertible {
@@ -26,12 +46,31 @@ extension DataError: CustomStringConvertible {
             "'\(path)' is empty; data.path needs text of at least one sequence"
         case .binary(let path, let offset, let byte):
             "'\(path)' is not text: byte \(byte) at offset \(offset). Convert it to UTF-8 text first"
+        case .notUTF8(let path, let offset):
+            "'\(path)' is not UTF-8: the bytes at offset \(offset) are no character. Convert it to UTF-8 text first"
+        case .badLine(let path, let line, let reason):
+            "'\(path)', line \(line): \(reason). Each line must be a JSON object with the text of one document as \"text\""
+        case .badCompression(let path, let format, let reason):
+            "'\(path)' cannot be unpacked as \(format): \(reason). Copy or download it again"
+        case .missingLibrary(let path, let library, let package):
+            "'\(path)' needs \(library), which this machine lacks: apt-get install \(package), or unpack the file first"
         case .tooShort(let path, let tokens, let needed, let part):
             "'\(path)' has \(tokens) tokens of \(part) text and one sequence needs \(needed); lower "
                 + "data.sequence_length, or use more text"
         case .changed(let path, let expected, let found):
             "'\(path)' is not the text that the run began with (checksum \(String(found, radix: 16)) instead of "
                 + "\(String(expected, radix: 16))); resume with the same text, or start a new run with --out"
+        case .fileChanged(let path, let what):
+            "'\(path)' \(what); copy it again, or prepare the data anew with 'apus data prepare'"
+        case .malformed(let path, let reason):
+            "'\(path)': \(reason); copy it again, or prepare the data anew with 'apus data prepare'"
+        case .otherVocabulary(let path, let found, let remedy):
+            "'\(path)' has tokens of \(found); \(remedy)"
+        case .noHeldOut(let path):
+            "'\(path)' has nothing held out to evaluate; set training.evaluate_every to 0, or prepare it anew with "
+                + "--held-out 0.01"
+        case .outputExists(let path):
+            "'\(path)' exists already; choose another --out, or remove it first"
         }
     }
 }

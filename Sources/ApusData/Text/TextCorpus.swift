@@ -6,6 +6,8 @@ public struct TextCorpus: Sendable {
     public let path: String
     /// All tokens.
     public let tokens: [Int32]
+    /// The places after the last tokens of the documents, ascending.
+    public let documentEnds: [Int]
     /// FNV-1a of the tokens: tells a resumed run whether the text has changed.
     public let checksum: UInt64
 
@@ -15,16 +17,19 @@ public struct TextCorpus: Sendable {
     public init(path: String, vocabulary: some Vocabulary) throws {
         let files = try TextCorpus.files(at: path)
         var tokens: [Int32] = []
+        var ends: [Int] = []
         for file in files {
             let bytes = try TextCorpus.read(file)
             if bytes.isEmpty, files.count == 1 { throw DataError.empty(path: file) }
             try TextCorpus.checkText(bytes, path: file)
             tokens += vocabulary.encode(bytes)
             if let end = vocabulary.endOfDocument { tokens.append(end) }
+            ends.append(tokens.count)
         }
         guard tokens.count > files.count else { throw DataError.empty(path: path) }
         self.path = path
         self.tokens = tokens
+        documentEnds = ends
         checksum = tokens.withUnsafeBytes { bytes in
             bytes.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
         }

@@ -1,13 +1,26 @@
-/// Text from bytes that arrive in pieces, never half a character.
+/// Text from bytes or ids that arrive in pieces, never half a character.
 ///
 /// The pieces joined are what decoding all bytes at once would give: bytes that cannot belong to a character become
 /// U+FFFD as soon as that is certain, and the beginning of a character waits for its rest.
 public struct StreamingDecoder: Sendable {
     /// The beginning of a character, at most three bytes.
     private var pending: [UInt8] = []
+    /// Whether the next id is the first of a text.
+    private var isAtStart: Bool
 
     /// A decoder that has seen nothing.
-    public init() {}
+    ///
+    /// - Parameter isContinuing: ids go on with a text that has begun, as generated ones do after a prompt.
+    public init(isContinuing: Bool = false) { isAtStart = !isContinuing }
+
+    /// The text that the bytes of `id` complete; empty while a character is not whole.
+    public mutating func append(_ id: Int32, of vocabulary: some Vocabulary) -> String {
+        let inside = vocabulary.bytes(of: id)
+        let bytes = isAtStart ? vocabulary.bytes(ofFirst: id) : inside
+        // Ids that stand for nothing, such as one for the beginning, come before the first.
+        isAtStart = isAtStart && inside.isEmpty
+        return append(bytes)
+    }
 
     /// The text that `bytes` complete; empty while a character is not whole.
     public mutating func append(_ bytes: some Sequence<UInt8>) -> String {
@@ -20,9 +33,12 @@ public struct StreamingDecoder: Sendable {
 
     /// What is left when no more bytes come: U+FFFD for a character that stayed incomplete, else nothing.
     ///
-    /// The decoder can be used again.
+    /// The decoder can be used again, for a text from its beginning.
     public mutating func finish() -> String {
-        defer { pending.removeAll() }
+        defer {
+            pending.removeAll()
+            isAtStart = true
+        }
         return String(decoding: pending, as: UTF8.self)
     }
 }

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// How a folder's model is to be sampled unless its user says otherwise: its `generation_config.json`.
 ///
 /// What the file leaves out, or sets to null, is `nil` here; keys that Apus has no setting for are passed over.

@@ -1,3 +1,4 @@
+public import ApusTensor
 import Glibc
 
 /// Names and places within the folder of a run.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// The keys of one JSON object, read with their types checked; errors name the key from the top of the file.
 struct JSONFields {
     let path: String

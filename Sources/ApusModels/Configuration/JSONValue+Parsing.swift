@@ -1,3 +1,4 @@
+import ApusTensor
 import Glibc
 
 extension JSONValue {
@@ -25,7 +26,7 @@ extension JSONValue {
 extension JSONScanner {
     /// The next value, whatever it is; a repeated key is a fault.
     mutating func value() throws(Fault) -> JSONValue {
-        switch nextKind() {
+        switch try nextKind() {
         case .object:
             var fields: [String: JSONValue] = [:]
             var object = try beginObject()
@@ -41,18 +42,13 @@ extension JSONScanner {
             while try nextElement(in: &array) { elements.append(try value()) }
             return .array(elements)
         case .string: return .string(try string())
-        case .true:
-            try word("true")
-            return .bool(true)
-        case .false:
-            try word("false")
-            return .bool(false)
+        case .truth: return .bool(try truth())
         case .null:
-            try word("null")
+            _ = try skipNull()
             return .null
         case .number:
             let start = offset
-            let text = try number()
+            let text = try numberText()
             // Digits alone are a whole number, exact as long as 64 bits hold it.
             if let integer = Int(text) { return .integer(integer) }
             let number = strtod(text, nil)

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// A JSON value whose whole numbers, other numbers and truth values stay apart, and whose text is always the same.
 enum JSONValue: Equatable {
     case null

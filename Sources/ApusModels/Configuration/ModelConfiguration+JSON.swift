@@ -1,5 +1,6 @@
 import ApusExperts
 import ApusKernels
+import ApusTensor
 
 extension ModelConfiguration {
     /// The `model_type` of Apus' own `config.json`.

@@ -1,4 +1,5 @@
 import ApusExperts
+import ApusTensor
 
 extension ModelConfiguration {
     /// Most parameters that a configuration may ask for; beyond it a size is a mistake.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// What can be wrong with a model's description: its file, its values, or what it is to be turned into.
 public enum ModelConfigurationError: Error, Sendable, Equatable {
     /// The text is not the JSON it should be.

@@ -1,5 +1,6 @@
 import ApusExperts
 import ApusKernels
+import ApusTensor
 
 extension HubFamily {
     /// Whether a model of this family can compute what `configuration` computes.

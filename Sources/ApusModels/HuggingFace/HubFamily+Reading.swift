@@ -1,5 +1,6 @@
 import ApusExperts
 import ApusKernels
+import ApusTensor
 
 extension HubFamily {
     /// The model that a family's `config.json` describes.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// A part of a stored tensor that is a whole tensor of Apus.
 public struct TensorSlice: Sendable, Equatable {
     /// The name in Apus.

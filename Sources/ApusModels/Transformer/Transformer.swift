@@ -131,7 +131,9 @@ public struct Transformer {
         var hidden = try embed(tokens, context.forward)
         var routings: [Routing] = []
         for block in blocks {
-            let output = checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context)
+            let output = try context.forward.tape.part("layer \(block.layer)") {
+                checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context)
+            }
             hidden = output.hidden
             if let routing = output.routing { routings.append(routing) }
         }

@@ -13,10 +13,10 @@ extension Tape {
         _ name: String, inputs: [Variable], body: @escaping (Tape, [Variable]) throws -> [Variable]
     ) throws -> [Variable] {
         guard isRecording else { return try body(self, inputs) }
-        let idle = Tape(backend: backend, isRecording: false)
-        let outputs = try body(idle, inputs.map { .constant($0.tensor) })
+        let idle = Tape(backend: backend, isRecording: false, trace: trace)
+        let outputs = try trace.span(name, .op) { try body(idle, inputs.map { .constant($0.tensor) }) }
         return record(name, inputs: inputs, outputs: outputs.map(\.tensor), runsAlways: true) { flow in
-            let inner = Tape(backend: flow.backend)
+            let inner = Tape(backend: flow.backend, trace: flow.tape.trace)
             let leaves = inputs.map { $0.needsGradient ? inner.leaf($0.tensor) : .constant($0.tensor) }
             let results = try body(inner, leaves)
             for (index, result) in results.enumerated() {

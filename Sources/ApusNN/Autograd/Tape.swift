@@ -19,6 +19,8 @@ public final class Tape {
     /// Whether ops are recorded. An idle tape passes values through and keeps nothing: evaluation, or the first pass
     /// of a checkpointed block.
     public let isRecording: Bool
+    /// What the times of ops are recorded in; `nil` to record none.
+    public let trace: Trace?
 
     private(set) var nodes: [Node] = []
     private var producers: [Int] = []
@@ -26,6 +28,8 @@ public final class Tape {
     private var roots: [(slot: Int, seed: Tensor)] = []
     /// The schedule of the backward under way, which checkpointed blocks follow too.
     private(set) var schedule = BackwardSchedule.reverse
+    /// The part of the model under way, which a trace shows its ops under.
+    var currentPart: String?
 
     /// The role of a node in an asynchronous exchange.
     public enum NodeKind: Sendable {
@@ -40,6 +44,7 @@ public final class Tape {
     struct Node {
         let name: String
         let kind: NodeKind
+        let part: String?
         let inputs: [Int]
         let outputs: [Int]
         let runsAlways: Bool
@@ -47,9 +52,10 @@ public final class Tape {
     }
 
     /// A tape over `backend`; with `isRecording` false it only carries the backend through a forward pass.
-    public init(backend: any Backend, isRecording: Bool = true) {
+    public init(backend: any Backend, isRecording: Bool = true, trace: Trace? = nil) {
         self.backend = backend
         self.isRecording = isRecording
+        self.trace = trace
     }
 
     /// Makes `tensor` a leaf whose gradient can be read after backward with ``gradient(of:)``.
@@ -75,6 +81,7 @@ public final class Tape {
         _ name: String, kind: NodeKind = .compute, inputs: [Variable], outputs: [Tensor], runsAlways: Bool = false,
         backward: @escaping (borrowing GradientFlow) throws -> Void
     ) -> [Variable] {
+        trace?.finished(name)
         guard isRecording else { return outputs.map(Variable.constant) }
         let slots = outputs.map { _ in
             producers.append(nodes.count)
@@ -83,8 +90,8 @@ public final class Tape {
         }
         nodes.append(
             Node(
-                name: name, kind: kind, inputs: inputs.compactMap(\.slot), outputs: slots, runsAlways: runsAlways,
-                backward: backward))
+                name: name, kind: kind, part: currentPart, inputs: inputs.compactMap(\.slot), outputs: slots,
+                runsAlways: runsAlways, backward: backward))
         return zip(outputs, slots).map { Variable(tensor: $0, slot: $1) }
     }
 
@@ -126,10 +133,13 @@ public final class Tape {
             let outputs = nodes[index].outputs
             let isReached = nodes[index].runsAlways || outputs.contains { gradients[$0] != nil }
             if isReached, let backward {
+                trace?.beginAdjoint(nodes[index].name, in: nodes[index].part)
                 try backward(GradientFlow(tape: self, outputs: outputs))
+                trace?.end()
             }
             for output in outputs { gradients[output] = nil }
         }
+        trace?.leavePart()
         nodes.removeAll()
         producers = producers.map { _ in -1 }
     }

@@ -29,12 +29,14 @@ public struct CheckpointFolder: Sendable {
     /// Writes a checkpoint and removes those beyond ``keep``, oldest first, once the new one is safe.
     ///
     /// - Parameters:
+    ///   - companions: A folder whose tokenizer belongs to the model.
     ///   - removing: Steps whose checkpoints go as well: damaged ones that a resumed run has passed over.
     ///   - prunes: Whether those beyond ``keep`` are removed.
     /// - Throws: ``NonFiniteWeightsError`` for weights that are not numbers; ``CheckpointFileError``. What was there
     ///   before is unharmed.
     public func save(
-        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, removing: [Int] = [], prunes: Bool = true,
+        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, companions: String? = nil,
+        removing: [Int] = [], prunes: Bool = true,
         backend: any Backend
     ) throws {
         if let place = try model.firstNonFiniteWeight(backend: backend) {
@@ -51,6 +53,9 @@ public struct CheckpointFolder: Sendable {
         var writer = try ShardedSafetensorsWriter(folder: staging, base: "optimizer", tensors: specs)
         for (name, tensor) in states { try writer.append(tensor, to: name) }
         digests.merge(try writer.finish()) { first, _ in first }
+        if let companions {
+            digests.merge(try CompanionFiles.copy(from: companions, to: staging)) { first, _ in first }
+        }
         digests["state.txt"] = try AtomicFile.write(state.text, to: "\(staging)/state.txt")
         try CheckpointManifest(files: digests).write(toFolder: staging)
         try directory.publish(.replace)

@@ -56,7 +56,10 @@ extension Recipe {
     /// written may change.
     var resumeSettings: [String: String] {
         [
-            "seed": "\(seed)", "data.sequence_length": "\(data.sequenceLength)", "data.held_out": "\(data.heldOut)",
+            "seed": "\(seed)",
+            "data.sources": data.sources.map { $0.weight.map { "\($0)" } ?? "-" }.joined(separator: ","),
+            "data.temperature": "\(data.temperature)", "data.document_mask": "\(data.documentMask)",
+            "data.sequence_length": "\(data.sequenceLength)", "data.held_out": "\(data.heldOut)",
             "data.shuffle": "\(data.shuffle)", "training.batch": "\(training.batch)",
             "training.precision": training.precision.rawValue, "training.routing_group": "\(training.routingGroup)",
             "training.balance_group": "\(training.balanceGroup)",

@@ -1,4 +1,4 @@
-import ApusModels
+import ApusTensor
 import Glibc
 
 /// `metrics.jsonl` of a run: a line for each step, written when the step is done.

@@ -28,7 +28,14 @@ public enum RecipeKeys {
         ("model.experts.router", ["scoring", "renormalize", "weight_scale", "jitter", "gumbel", "bias_rate"]),
         ("model.experts.policy", ["capacity", "minimum", "order"]),
         ("model.experts.losses", ["balance", "scope", "z", "importance"]),
-        ("data", ["path", "vocabulary", "sequence_length", "held_out", "shuffle"]),
+        (
+            "data",
+            [
+                "path", "sources", "temperature", "vocabulary", "sequence_length", "held_out", "shuffle",
+                "document_mask", "verify",
+            ]
+        ),
+        ("data.sources", ["path", "weight"]),
         (
             "training",
             [

@@ -19,7 +19,7 @@ struct RecipeReader {
         }
         let top = Section(root, name: "", log: log)
         let seed = top.integer("seed", 0...Int.max, default: 0, example: 1)
-        let data = self.data(top.section("data"))
+        let data = DataReader(section: top.section("data")).data()
         let section = top.section("model")
         let model = ModelReader(section: section, data: data).model()
         let training = TrainingReader(section: top.section("training"), data: data).training()
@@ -30,15 +30,6 @@ struct RecipeReader {
         checkPooling(model, training, top.section("training"))
         checkSizes(model, section)
         return Recipe(seed: UInt64(seed), model: model, data: data, training: training, output: output)
-    }
-
-    private func data(_ section: Section) -> DataConfiguration {
-        DataConfiguration(
-            path: section.text("path", example: "the path of a text file or folder"),
-            vocabulary: section.choice("vocabulary", default: DataConfiguration.Vocabulary.bytes),
-            sequenceLength: section.integer("sequence_length", 1...1 << 20, example: 256),
-            heldOut: section.real("held_out", .belowOne, default: 0.05, example: 0.05),
-            shuffle: section.flag("shuffle", default: true))
     }
 
     /// Degrees of parallelism: none of them is stored, because only 1 is accepted.

@@ -10,13 +10,7 @@ extension Recipe {
         var writer = YAMLWriter()
         writer.key("seed", "\(seed)")
         writer.group("model") { writer in write(model, to: &writer) }
-        writer.group("data") { writer in
-            writer.key("path", YAMLWriter.quoted(data.path))
-            writer.key("vocabulary", data.vocabulary.rawValue)
-            writer.key("sequence_length", "\(data.sequenceLength)")
-            writer.key("held_out", "\(data.heldOut)")
-            writer.key("shuffle", "\(data.shuffle)")
-        }
+        writer.group("data") { writer in write(data, to: &writer) }
         writer.group("training") { writer in write(training, to: &writer) }
         writer.group("layout") { writer in
             for key in RecipeKeys.keys(of: "layout") { writer.key(key, "1") }
@@ -27,6 +21,24 @@ extension Recipe {
             writer.key("log_every", "\(output.logEvery)")
         }
         return writer.text
+    }
+
+    private func write(_ data: DataConfiguration, to writer: inout YAMLWriter) {
+        if data.sources.count == 1, data.sources[0].weight == nil {
+            writer.key("path", YAMLWriter.quoted(data.path))
+        } else {
+            let list = data.sources.map { source in
+                "{path: \(YAMLWriter.quoted(source.path))" + (source.weight.map { ", weight: \($0)" } ?? "") + "}"
+            }
+            writer.key("sources", "[\(list.joined(separator: ", "))]")
+            writer.key("temperature", "\(data.temperature)")
+        }
+        writer.key("vocabulary", data.vocabulary.rawValue)
+        writer.key("sequence_length", "\(data.sequenceLength)")
+        writer.key("held_out", "\(data.heldOut)")
+        writer.key("shuffle", "\(data.shuffle)")
+        writer.key("document_mask", "\(data.documentMask)")
+        writer.key("verify", "\(data.verify)")
     }
 
     private func write(_ training: TrainingConfiguration, to writer: inout YAMLWriter) {

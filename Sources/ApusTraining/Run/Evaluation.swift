@@ -16,10 +16,10 @@ extension TrainStep {
         var targetCount = 0
         for first in stride(from: 0, to: count, by: size) {
             let places = first..<min(first + size, count)
-            let batch = stream.sequences(places)
+            let batch = try stream.sequences(places)
             let context = try context(
                 Tape(backend: backend, isRecording: false), sequences: places.count, stream.sequenceLength,
-                firstToken: 0, step: nil, globalTokens: batch.inputs.count, nil)
+                firstToken: 0, step: nil, globalTokens: batch.inputs.count, documents: batch.documents, nil)
             let result = try model.loss(
                 tokens: backend.allocator.tensor(batch.inputs, Shape(batch.inputs.count)),
                 targets: backend.allocator.tensor(batch.targets, Shape(batch.targets.count)), scale: 1, context)

@@ -14,15 +14,17 @@ public final class TrainingRun {
     public let folder: String
     /// The model.
     public let model: Transformer
+    /// Where the times of a few steps go; `nil` to take none.
+    public var traceFile: TraceFile?
     private let backend: any Backend
     private let optimizer: AdamW
     private let trainStep: TrainStep
-    private let corpus: TextCorpus
-    private let stream: SequenceStream
-    private let heldOut: SequenceStream?
+    private let data: TrainingData
     private let checkpoints: CheckpointFolder
     private let progress: ProgressLine
     private var taken = 0
+    /// Tokens of the largest batch that is prepared ahead, some 100 MB.
+    private static let mostTokensAhead = 1 << 23
     /// Damaged checkpoints that resuming passed over; the next save removes them.
     private var passedOver: [Int] = []
     /// The step of the newest checkpoint that is whole; `nil` while nothing was saved.
@@ -50,17 +52,7 @@ public final class TrainingRun {
         progress = ProgressLine(steps: recipe.training.steps, every: recipe.output.logEvery)
         checkpoints = CheckpointFolder(run: folder, keep: recipe.output.keep)
         if !resumes, !checkpoints.steps().isEmpty { throw TrainingCheckpointError.runExists(folder: folder) }
-        corpus = try TextCorpus(path: recipe.data.path, vocabulary: ByteVocabulary())
-        let (training, rest) = corpus.split(heldOut: recipe.data.heldOut)
-        stream = try SequenceStream(
-            training, sequenceLength: recipe.data.sequenceLength, shuffleSeed: recipe.data.shuffle ? recipe.seed : nil,
-            path: recipe.data.path, part: "training")
-        heldOut =
-            recipe.training.evaluateEvery == 0
-            ? nil
-            : try SequenceStream(
-                rest, sequenceLength: recipe.data.sequenceLength, shuffleSeed: nil, path: recipe.data.path,
-                part: "held-out")
+        data = try TrainingData(recipe)
         model = try Transformer(
             recipe.model, backend: backend, precision: recipe.training.precision, isTrained: true,
             positions: recipe.data.sequenceLength)
@@ -95,34 +87,50 @@ public final class TrainingRun {
         try RunFolder.create(folder)
         _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
         let metricsFile = try MetricsFile(path: "\(folder)/metrics.jsonl", afterStep: taken)
+        let eventFile = try EventFile(folder: "\(folder)/tensorboard", afterStep: taken, of: recipe.training.steps)
         let peak = try MachineSpeed.product(.f32, backend: backend)
         let flops = recipe.model.flopsPerToken(
             meanContext: recipe.model.meanContext(sequence: recipe.data.sequenceLength)
         ).training
+        let batchTokens = recipe.training.batch * recipe.data.sequenceLength
+        let loader =
+            batchTokens <= Self.mostTokensAhead
+            ? BatchLoader(data.stream, batch: recipe.training.batch, firstStep: taken) : nil
         let clock = ContinuousClock()
         var secondsPerStep: Double?
         while taken < recipe.training.steps {
             let begin = clock.now
             let step = taken + 1
+            let trace = traceFile?.trace(step: step, last: recipe.training.steps)
+            trace?.begin("step \(step)", .step)
             let learningRate = recipe.training.learningRate.rate(step: step)
-            let first = taken * recipe.training.batch
+            let read = try trace.span("data", .phase) { try reader(step: step, loader) }
             let result = try trainStep(
-                step: step, sequenceLength: recipe.data.sequenceLength, learningRate: learningRate
-            ) { [stream] in stream.sequences(first + $0.lowerBound..<first + $0.upperBound) }
+                step: step, sequenceLength: recipe.data.sequenceLength, learningRate: learningRate, trace: trace,
+                read: read)
             taken = step
             let seconds = (clock.now - begin).seconds
             var metrics = metrics(result, step, learningRate, seconds, flops: flops, peak: peak)
-            metrics.heldOutLoss = try evaluateIfDue(step)
-            try metricsFile.append(metrics)
+            metrics.heldOutLoss = try evaluateIfDue(step, trace)
             secondsPerStep = secondsPerStep.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
-            report(result.routing, metrics, secondsPerStep: secondsPerStep ?? seconds)
-            if Interruption.isRequested, step < recipe.training.steps {
-                try save()
+            try trace.span("metrics", .phase) {
+                try metricsFile.append(metrics)
+                try eventFile.append(metrics)
+                report(result.routing, metrics, secondsPerStep: secondsPerStep ?? seconds)
+            }
+            let isLast = step == recipe.training.steps
+            let isStopped = Interruption.isRequested && !isLast
+            let isDue = recipe.output.saveEvery > 0 && step % recipe.output.saveEvery == 0
+            if isDue || isStopped || isLast { try trace.span("checkpoint", .phase) { try save() } }
+            trace?.end()
+            try traceFile?.finished(step: step)
+            if isStopped {
+                try traceFile?.write()
                 return .interrupted(step: step)
             }
-            if recipe.output.saveEvery > 0, step % recipe.output.saveEvery == 0 { try save() }
         }
         if savedStep != taken { try save() }
+        try traceFile?.write()
         return .finished
     }
 
@@ -136,8 +144,8 @@ public final class TrainingRun {
     public var earlierCheckpoint: String? {
         savedStep.flatMap { saved in checkpoints.steps().last { $0 < saved } }.map(checkpoints.folder)
     }
-    /// Tokens that the text has.
-    public var corpusTokens: Int { corpus.tokens.count }
+    /// Tokens that are trained on.
+    public var trainingTokens: Int { data.tokens }
     /// Steps taken so far.
     public var stepsTaken: Int { taken }
 
@@ -162,17 +170,31 @@ public final class TrainingRun {
             metrics, remaining: secondsPerStep * Double(recipe.training.steps - metrics.step), worst: worst)
     }
 
-    private func evaluateIfDue(_ step: Int) throws -> Double? {
-        guard let heldOut, step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps else {
-            return nil
+    private func evaluateIfDue(_ step: Int, _ trace: Trace?) throws -> Double? {
+        guard let heldOut = data.heldOut, step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps
+        else { return nil }
+        return try trace.span("evaluation", .phase) {
+            try trainStep.evaluate(heldOut, batches: recipe.training.evaluateBatches)
         }
-        return try trainStep.evaluate(heldOut, batches: recipe.training.evaluateBatches)
+    }
+
+    /// Reads the sequences of a step's batch: from those prepared ahead, or, where a batch is too large to be held whole,
+    /// from the data as they are asked for.
+    private func reader(step: Int, _ loader: BatchLoader?) throws -> TrainStep.Reader {
+        if let loader {
+            let (batch, length) = (try loader.next(), recipe.data.sequenceLength)
+            return { batch[$0.lowerBound * length..<$0.upperBound * length] }
+        }
+        let first = (step - 1) * recipe.training.batch
+        return { [stream = data.stream] in try stream.sequences(first + $0.lowerBound..<first + $0.upperBound) }
     }
 
     private func save(prunes: Bool = true) throws {
-        let state = TrainingState(step: taken, dataChecksum: corpus.checksum, settings: recipe.resumeSettings)
+        let state = TrainingState(step: taken, dataChecksum: data.checksum, settings: recipe.resumeSettings)
         do {
-            try checkpoints.save(model, optimizer, state, removing: passedOver, prunes: prunes, backend: backend)
+            try checkpoints.save(
+                model, optimizer, state, companions: data.tokenizerFolder, removing: passedOver, prunes: prunes,
+                backend: backend)
         } catch {
             savingError = error
             throw error
@@ -199,8 +221,8 @@ public final class TrainingRun {
             throw TrainingCheckpointError.different(
                 folder: folder, what: key, saved: state.settings[key] ?? "unset", asked: asked)
         }
-        guard state.dataChecksum == corpus.checksum else {
-            throw DataError.changed(path: recipe.data.path, expected: state.dataChecksum, found: corpus.checksum)
+        guard state.dataChecksum == data.checksum else {
+            throw DataError.changed(path: recipe.data.path, expected: state.dataChecksum, found: data.checksum)
         }
         let changes = try checkpoints.load(step: step, into: model, optimizer, backend: backend)
         for change in changes { progress.note("continuing with \(change.key) \(change.now), was \(change.was)") }

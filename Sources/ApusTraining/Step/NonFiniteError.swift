@@ -1,3 +1,4 @@
+import ApusData
 import ApusExperts
 import ApusKernels
 import ApusModels
@@ -81,12 +82,12 @@ private struct NonFiniteProbe {
 
     func stage() throws -> String? {
         for sequences in trainStep.microBatches {
+            let batch = try read(sequences)
             let context = try trainStep.context(
                 Tape(backend: backend, isRecording: false), sequences: sequences.count, sequenceLength,
                 firstToken: sequences.lowerBound * sequenceLength, step: step,
-                globalTokens: trainStep.configuration.batch * sequenceLength, nil)
-            let inputs = try read(sequences).inputs
-            let tokens = try backend.allocator.tensor(inputs, Shape(inputs.count))
+                globalTokens: trainStep.configuration.batch * sequenceLength, documents: batch.documents, nil)
+            let tokens = try backend.allocator.tensor(batch.inputs, Shape(batch.inputs.count))
             if let place = try trainStep.model.firstNonFiniteStage(tokens: tokens, context) { return place }
         }
         return nil

@@ -1,6 +1,5 @@
 public import ApusExperts
 public import ApusTensor
-import Glibc
 
 /// What the MoE layers of one step did, read back to the host and added up over micro-batches.
 public struct RoutingSummary: Sendable {
@@ -19,12 +18,9 @@ public struct RoutingSummary: Sendable {
             return choices.map { Double($0) / total }
         }
         /// The most loaded expert's load over the mean: 1 when balanced.
-        public var peakToMean: Double { (shares.max() ?? 0) * Double(choices.count) }
+        public var peakToMean: Double { LoadShape(shares).peakToMean }
         /// Entropy of the shares over that of even ones: 1 when balanced, 0 when one expert gets all.
-        public var evenness: Double {
-            guard choices.count > 1 else { return 1 }
-            return shares.reduce(0) { $0 - ($1 > 0 ? $1 * log($1) : 0) } / log(Double(choices.count))
-        }
+        public var evenness: Double { LoadShape(shares).evenness }
     }
 
     /// The layers, in model order.

@@ -1,7 +1,8 @@
+public import ApusData
 import ApusExperts
 public import ApusKernels
 public import ApusModels
-import ApusNN
+public import ApusNN
 public import ApusOptim
 import ApusTensor
 
@@ -48,20 +49,19 @@ public struct TrainStep {
         public let routing: RoutingSummary
     }
 
-    /// Reads some of the batch's B sequences of S tokens: inputs and targets, one sequence after the other.
-    public typealias Reader = (_ sequences: Range<Int>) throws -> (inputs: [Int32], targets: [Int32])
+    /// Reads some of the batch's B sequences of S tokens, one sequence after the other.
+    public typealias Reader = (_ sequences: Range<Int>) throws -> TokenBatch
 
-    /// Runs step `step` (from 1) on `batch.inputs` (T) and `batch.targets` (T), sequences of equal length one after the
-    /// other; negative targets are ignored.
+    /// Runs step `step` (from 1) on `batch`: (T) tokens and targets, sequences of equal length one after the other;
+    /// negative targets are ignored. A `trace` gets the times of the phases and of what is in them.
     ///
-    /// - Throws: what ``callAsFunction(step:sequenceLength:learningRate:read:)`` throws.
+    /// - Throws: what ``callAsFunction(step:sequenceLength:learningRate:trace:read:)`` throws.
     public func callAsFunction(
-        step: Int, batch: (inputs: [Int32], targets: [Int32]), learningRate: Double
+        step: Int, batch: TokenBatch, learningRate: Double, trace: Trace? = nil
     ) throws -> Result {
         let length = batch.inputs.count / configuration.batch
-        return try self(step: step, sequenceLength: length, learningRate: learningRate) { sequences in
-            let range = sequences.lowerBound * length..<sequences.upperBound * length
-            return (Array(batch.inputs[range]), Array(batch.targets[range]))
+        return try self(step: step, sequenceLength: length, learningRate: learningRate, trace: trace) {
+            batch[$0.lowerBound * length..<$0.upperBound * length]
         }
     }
 
@@ -71,7 +71,7 @@ public struct TrainStep {
     /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out; what `read`
     ///   throws.
     public func callAsFunction(
-        step: Int, sequenceLength: Int, learningRate: Double, read: @escaping Reader
+        step: Int, sequenceLength: Int, learningRate: Double, trace: Trace? = nil, read: @escaping Reader
     ) throws -> Result {
         let targetCount = try microBatches.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
         let report = RoutingReport()
@@ -81,25 +81,34 @@ public struct TrainStep {
             let micro = try read(sequences)
             let tokens = try backend.allocator.tensor(micro.inputs, Shape(micro.inputs.count))
             let targets = try backend.allocator.tensor(micro.targets, Shape(micro.targets.count))
-            let tape = Tape(backend: backend)
+            let tape = Tape(backend: backend, trace: trace)
             let context = try context(
                 tape, sequences: sequences.count, sequenceLength, firstToken: sequences.lowerBound * sequenceLength,
-                step: step, globalTokens: configuration.batch * sequenceLength, report)
-            let result = try model.loss(
-                tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
-                checkpointing: configuration.checkpointing, context)
+                step: step, globalTokens: configuration.batch * sequenceLength, documents: micro.documents, report)
+            let result = try trace.span("forward", .phase) {
+                try model.loss(
+                    tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
+                    checkpointing: configuration.checkpointing, context)
+            }
             losses.append(result.loss.tensor)
             if let balance = result.pooledBalance { pooled.append(balance) }
-            try tape.backward()
+            try trace.span("backward", .phase) { try tape.backward() }
         }
-        let norm = try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
+        let norm = try trace.span("gradient norm", .phase) {
+            try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
+        }
         let loss = losses.reduce(0) { $0 + $1.floats()[0] }
         guard loss.isFinite, norm.value.isFinite else {
             throw try NonFiniteError(step: step, loss: loss, sequenceLength: sequenceLength, read, in: self)
         }
-        try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
-        let routing = RoutingSummary(report, pooled: pooled)
-        try finishRouters(routing)
+        try trace.span("optimizer", .phase) {
+            try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
+        }
+        let routing = try trace.span("routing summary", .phase) {
+            let routing = RoutingSummary(report, pooled: pooled)
+            try finishRouters(routing)
+            return routing
+        }
         return Result(loss: loss, gradientNorm: norm.value, routing: routing)
     }
 
@@ -113,11 +122,18 @@ public struct TrainStep {
     /// The context of `sequences` sequences that begin at token `firstToken` of the global batch.
     func context(
         _ tape: Tape, sequences: Int, _ sequenceLength: Int, firstToken: Int, step: Int?, globalTokens: Int,
-        _ report: RoutingReport?
+        documents: TokenBatch.Documents?, _ report: RoutingReport?
     ) throws -> MoEContext {
-        let layout = try TokenLayout.sequences(
+        var layout = try TokenLayout.sequences(
             Array(repeating: sequenceLength, count: sequences), groupSize: configuration.routingGroup,
             balanceSize: configuration.balanceGroup, firstGlobalToken: firstToken, allocator: backend.allocator)
+        if let documents {
+            layout = TokenLayout(
+                cumulativeLengths: layout.cumulativeLengths,
+                positions: try backend.allocator.tensor(documents.positions, Shape(layout.tokenCount)),
+                firstKey: try backend.allocator.tensor(documents.firstKeys, Shape(layout.tokenCount)),
+                routingGroups: layout.routingGroups, balanceGroups: layout.balanceGroups, firstGlobalToken: firstToken)
+        }
         let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)
         return MoEContext(forward: forward, report: report, globalTokens: globalTokens)
     }

@@ -1,3 +1,4 @@
+import ApusTensor
 import ApusTestSupport
 import Glibc
 import Testing

@@ -66,7 +66,7 @@ import Testing
                 Issue.record("dropping \(key) gave \(String(describing: error))")
             }
         }
-        // 16 of the model, 2 of its position, 2 of the dense layer, 8 + 6 + 4 + 4 of the mixture and its parts.
+        // 16 of the model, 2 of its position, 2 of the dense layer, 9 + 6 + 4 + 4 of the mixture and its parts.
         #expect(dropped == 43)
     }
 

@@ -182,9 +182,17 @@ private enum RandomRecipe {
             (0..<whole(1...20)).map { _ in
                 "ab é\"'\\:#{}[]*&!|>%@`\n\t\u{7F}\u{85}\u{2028}😀-".randomElement(using: &random) ?? "a"
             })
+        let isWeighted = flag()
+        let sources = (1...whole(1...4)).map { "\(path)\($0)" }
+        let data = DataConfiguration(
+            sources: sources.map {
+                DataConfiguration.Source(path: $0, weight: isWeighted ? Double(real(9)) + 1e-3 : nil)
+            },
+            sequenceLength: sequenceLength, heldOut: heldOut, shuffle: flag(),
+            temperature: sources.count > 1 ? Double(real(4)) + 0.5 : 1, documentMask: flag(), verify: flag())
         return Recipe(
             seed: UInt64(whole(0...Int.max)), model: model,
-            data: DataConfiguration(path: path, sequenceLength: sequenceLength, heldOut: heldOut, shuffle: flag()),
+            data: data,
             training: training,
             output: OutputConfiguration(saveEvery: whole(0...100), keep: whole(1...9), logEvery: whole(0...9)))
     }

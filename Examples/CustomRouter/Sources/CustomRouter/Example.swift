@@ -46,14 +46,14 @@ struct Example {
         let step = TrainStep(model: model, optimizer: optimizer, backend: backend, configuration: settings, seed: 1)
         print(name)
         for index in 0..<settings.steps {
-            let batch = training.sequences(index * settings.batch..<(index + 1) * settings.batch)
+            let batch = try training.sequences(index * settings.batch..<(index + 1) * settings.batch)
             router?.batch = batch.inputs
             let result = try step(step: index + 1, batch: batch, learningRate: 0.003)
             guard (index + 1) % 100 == 0 else { continue }
             let worst = result.routing.layers.map(\.peakToMean).max() ?? 0
             print("  step \(index + 1): loss \(result.loss), busiest expert \(worst) times the mean")
         }
-        router?.batch = heldOut.sequences(0..<settings.batch).inputs
+        router?.batch = try heldOut.sequences(0..<settings.batch).inputs
         print("  held-out loss \(try step.evaluate(heldOut, batches: 1))")
     }
 }

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// The text of `checksums.json`: `{"version": 1, "algorithm": "xxh64", "files": {name: {"bytes", "checksum"}}}`.
 extension CheckpointManifest {
     private static let algorithm = "xxh64"

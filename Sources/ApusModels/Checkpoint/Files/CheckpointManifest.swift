@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// `checksums.json`: size and checksum of every file of a checkpoint.
 public struct CheckpointManifest: Sendable, Hashable {
     /// Name of the manifest in its folder.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 extension JSONScanner {
     /// An object whose values are all strings; a repeated key is a fault.
     mutating func stringMap() throws(Fault) -> [String: String] {

@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// Explicit conversions from stored formats Apus does not compute with.
 extension SafetensorsFile {
     /// Values of an I32 or I64 tensor, row-major.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// The table at the start of a safetensors file, read and checked against the file's size.
 ///
 /// Format: 8 bytes little-endian header length, a JSON object `{name: {dtype, shape, data_offsets}}` with an optional

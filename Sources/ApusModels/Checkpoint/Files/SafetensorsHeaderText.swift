@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// The table of a safetensors file as its JSON says it, not yet held against the data.
 struct SafetensorsHeaderText {
     /// The three fields of a tensor; nil where the text leaves one out.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// `model.safetensors.index.json`: which shard holds which tensor.
 struct SafetensorsIndex: Sendable {
     let path: String

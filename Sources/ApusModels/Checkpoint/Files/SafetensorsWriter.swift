@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// Writes one safetensors file as a stream: the header first, then the tensors' bytes in the declared order.
 ///
 /// The file appears under its name at `finish`, whole and on storage; until then nothing of that name is touched.

@@ -1,3 +1,5 @@
+import ApusTensor
+
 /// How tensors are cut into files of a bounded size; known before the first byte is written, since every file's name
 /// tells how many there are.
 struct ShardPlan: Sendable {

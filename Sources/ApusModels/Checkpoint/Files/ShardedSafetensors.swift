@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// The tensors of a folder in the Hugging Face layout: one `model.safetensors`, or `model.safetensors.index.json` and
 /// the shards it names.
 ///

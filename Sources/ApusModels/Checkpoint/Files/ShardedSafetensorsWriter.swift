@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// Writes tensors into a folder as Hugging Face does: `model.safetensors` if one file is enough, else shards
 /// `model-00001-of-0000N.safetensors` and their index, which is written last.
 public struct ShardedSafetensorsWriter: ~Copyable {

@@ -1,3 +1,5 @@
+public import ApusTensor
+
 /// A file of token ids: a JSON list of lists of whole numbers, `[[1, 2, 3], [4, 5]]`.
 ///
 /// Format: RFC 8259.
