@@ -1,5 +1,5 @@
 import ApusTensor
-import Glibc
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
@@ -88,18 +88,8 @@ import Testing
         let long = (0..<4).flatMap { text(UInt64($0), words: 180_000) }
         let flat = Array(String(repeating: "one line\u{3000}without end ", count: 250_000).utf8)
         #expect(long.count > TextBlocks.blockBytes && flat.count > TextBlocks.blockBytes)
-        var template = Array("/tmp/apus-trainer-XXXXXX".utf8CString)
-        let folder = String(cString: try #require(mkdtemp(&template)))
-        let paths = ["\(folder)/long.txt", "\(folder)/flat.txt"]
-        defer {
-            for path in paths { unlink(path) }
-            rmdir(folder)
-        }
-        for (path, bytes) in zip(paths, [long, flat]) {
-            let file = try #require(fopen(path, "w"))
-            #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
-            fclose(file)
-        }
+        let scratch = try ScratchFolder()
+        let paths = [try scratch.write("long.txt", long), try scratch.write("flat.txt", flat)]
         let trainer = BPETrainer(vocabularySize: 500)
         let fromFiles = try trainer.train(files: paths, pool: pool)
         #expect(try trainer.train(files: paths, pool: ThreadPool(threadCount: 1)).json == fromFiles.json)

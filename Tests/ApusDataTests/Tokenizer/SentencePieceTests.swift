@@ -5,14 +5,8 @@ import Testing
 
 /// SentencePiece models through the library, beside its Python package.
 @Suite struct SentencePieceTests {
-    private static let isThere: Bool = {
-        guard case .success = SentencePieceLibrary.shared else { return false }
-        return TokenizerPeer.isThere && (try? TokenizerPeer.python(["-c", "import sentencepiece"])) != nil
-    }()
-
     @Test(
-        .enabled(if: isThere, "needs libsentencepiece0, and a Python with sentencepiece (APUS_PYTHON)"),
-        arguments: ["bpe", "unigram"])
+        .enabled(if: TokenizerPeer.isThere, TokenizerPeer.needs), arguments: ["bpe", "unigram"])
     func `a model gives the ids and text of its own package`(kind: String) throws {
         let peer = try TokenizerPeer.shared.get()
         let base = "\(peer.folder)/pieces-\(kind)"

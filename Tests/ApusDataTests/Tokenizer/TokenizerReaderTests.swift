@@ -1,5 +1,5 @@
 import ApusTensor
-import Glibc
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
@@ -184,13 +184,8 @@ import Testing
         text.postProcessor =
             #"{"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": [1, 2.5, true, {}], "special_tokens": {}}"#
         let first = try text.tokenizer()
-        var template = Array("/tmp/apus-tokenizer-XXXXXX".utf8CString)
-        let folder = String(cString: try #require(mkdtemp(&template)))
-        let path = folder + "/tokenizer.json"
-        defer {
-            unlink(path)
-            rmdir(folder)
-        }
+        let scratch = try ScratchFolder()
+        let path = scratch.file("tokenizer.json")
         try first.write(to: path)
         let second = try Tokenizer(file: path)
         #expect(second.json == first.json)
