@@ -5,7 +5,7 @@ import ArgumentParser
 /// `apus bench`: speed and memory of parts and of the whole.
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure products, a MoE layer, a training step, or generation.",
+        abstract: "Measure products, layers, a training step, generation, a tokenizer, or reading data.",
         discussion: """
             Figures count only on a machine that does nothing else.
 
@@ -13,7 +13,11 @@ struct Bench: ParsableCommand {
               apus bench train --precision bf16
               apus bench moe-layer --tokens 4096 --experts 64 --choices 8 --routing zipf
             """,
-        subcommands: [BenchGEMM.self, BenchMoELayer.self, BenchTrain.self, BenchGenerate.self])
+        subcommands: [
+            BenchGEMM.self, BenchGrouped.self, BenchMoELayer.self, BenchTrain.self, BenchGenerate.self,
+            BenchTokenizer.self,
+            BenchData.self,
+        ])
 }
 
 /// How many threads, which benchmarks and `apus doctor` take.
@@ -61,7 +65,7 @@ struct BenchOptions: ParsableArguments {
 
 /// `--rounds` of the benchmarks that repeat what they time.
 struct RoundOptions: ParsableArguments {
-    @Option(help: "Timed rounds (default: 9; bench generate: 3). The median counts.")
+    @Option(help: "Timed rounds (default: 9; bench generate: 3; tokenizer and data: 5). The median counts.")
     var rounds: Int?
 
     func validate() throws { try requireSizes(("rounds", rounds ?? 1)) }

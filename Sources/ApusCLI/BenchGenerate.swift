@@ -11,15 +11,20 @@ struct BenchGenerate: ParsableCommand {
         commandName: "generate", abstract: "Measure prefill and decode.",
         discussion: """
             Prefill is the pass that reads the prompts, up to the first token of each; decode is all that follows. Without \
-            a checkpoint: the training benchmark's model with random weights.
+            a checkpoint: a preset's model with random weights. For one prompt, the weights that a token meets are read from \
+            memory for every token; their bytes a second stand beside what the machine copies.
 
             Example:
+              apus bench generate --preset megablocks-moe-xs
               apus bench generate --batch 8 --prompt-length 128 --max-tokens 64
               apus bench generate ./OLMoE-1B-7B --precision bf16
             """)
 
     @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
     var checkpoint: String?
+
+    @Option(help: "The preset, where no checkpoint is given.")
+    var preset = "bench"
 
     @Option(help: "Prompts that run together.")
     var batch = 1
@@ -76,7 +81,9 @@ struct BenchGenerate: ParsableCommand {
             prefill.append(Double(batch * promptLength) / reading)
             decode.append(Double(count - batch) / (total - reading))
         }
-        report(backend, median(prefill), median(decode))
+        let counts = model.configuration.parameterCounts()
+        let active = (counts.active - counts.lookedUp) * options.precision.value.modelType.byteCount
+        try report(backend, median(prefill), median(decode), activeBytes: active)
     }
 
     private func model(_ backend: CPUBackend) throws -> Transformer {
@@ -84,32 +91,41 @@ struct BenchGenerate: ParsableCommand {
             return try Checkpoint(checkpoint).model.load(backend: backend, precision: options.precision.value)
         }
         let model = try Transformer(
-            ModelConfiguration.preset(named: "bench"), backend: backend, precision: options.precision.value,
+            ModelConfiguration.preset(named: preset), backend: backend, precision: options.precision.value,
             isTrained: false)
         try model.store.initialize(seed: 0, backend: backend)
         return model
     }
 
-    private func report(_ backend: CPUBackend, _ prefill: Double, _ decode: Double) {
+    private func report(_ backend: CPUBackend, _ prefill: Double, _ decode: Double, activeBytes: Int) throws {
         let peak = backend.allocator.statistics.totalPeak
-        options.report(
-            "generate",
+        var fields: [(String, JSONText)] = [
+            ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
+            ("max_tokens", .integer(maxTokens)), ("prefill_tokens_per_second", .number(prefill)),
+            ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
+        ]
+        var lines = [
             [
-                ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
-                ("max_tokens", .integer(maxTokens)), ("prefill_tokens_per_second", .number(prefill)),
-                ("decode_tokens_per_second", .number(decode)), ("peak_bytes", .integer(peak)),
+                "run",
+                "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
+                    + "\(backend.pool.threadCount) threads",
+            ],
+            ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
+            ["memory", "\(formatBytes(peak)) of tensors at most"],
+        ]
+        // Together, prompts share the reading of weights, each to its own extent.
+        if batch == 1 {
+            let (read, bandwidth) = (decode * Double(activeBytes), try MachineSpeed.memory(backend: backend))
+            fields += [
+                ("active_bytes", .integer(activeBytes)), ("active_bytes_per_second", .number(read)),
+                ("memory_bytes_per_second", .number(bandwidth)), ("of_bandwidth", .number(read / bandwidth)),
             ]
-        ) {
-            table(
-                [
-                    [
-                        "run",
-                        "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
-                            + "\(backend.pool.threadCount) threads",
-                    ],
-                    ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
-                    ["memory", "\(formatBytes(peak)) of tensors at most"],
-                ], leftColumns: 2)
+            lines.append([
+                "active weights",
+                "\(formatBytes(activeBytes)) a token, \(fixed(read / 1e9, 1)) GB/s of \(fixed(bandwidth / 1e9, 1)): "
+                    + "\(fixed(read / bandwidth * 100, 0)) %",
+            ])
         }
+        options.report("generate", fields) { table(lines, leftColumns: 2) }
     }
 }

@@ -1,9 +1,7 @@
 import ApusExperts
 import ApusKernels
-import ApusNN
 import ApusTensor
 import ArgumentParser
-import Glibc
 
 // Shape letters: T tokens, D model width, F expert width, E experts, K choices per token.
 
@@ -13,9 +11,13 @@ struct BenchMoELayer: ParsableCommand {
         commandName: "moe-layer", abstract: "Measure a mixture-of-experts layer, forward and backward.",
         discussion: """
             The router is part of what is timed. With --routing zipf the most popular expert gets about E times the tokens \
-            of the least popular one; the loads that came out are printed.
+            of the least popular one; the loads that came out are printed. Several banks are measured in turn on the same \
+            weights and tokens: grouped, block-sparse, padded:FACTOR (capacity, which drops tokens), padded:all (capacity \
+            for the fullest expert). FLOP/s count the rows that dropless experts compute: padding is no work, and what \
+            is dropped is not done.
 
             Example:
+              apus bench moe-layer --bank grouped --bank block-sparse --bank padded:1.5 --routing zipf
               apus bench moe-layer --tokens 2048 --width 256 --expert-width 512 --experts 8 --choices 2
             """)
 
@@ -38,13 +40,17 @@ struct BenchMoELayer: ParsableCommand {
     var activation = "swiglu"
     @Option(help: "balanced or zipf.")
     var routing = Popularity.balanced
+    @Option(help: "grouped, block-sparse, padded:FACTOR or padded:all; may be given several times.")
+    var bank: [BankVariant] = [.grouped]
+    @Option(help: "Rows and columns of a block of the block-sparse bank.")
+    var blockSize = 128
     @OptionGroup var repeats: RoundOptions
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
         try requireSizes(
             ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("experts", experts),
-            ("choices", choices))
+            ("choices", choices), ("block-size", blockSize))
         if experts > MoEConfiguration.mostExperts {
             throw ValidationError("--experts is \(experts); a layer has at most \(MoEConfiguration.mostExperts)")
         }
@@ -56,129 +62,95 @@ struct BenchMoELayer: ParsableCommand {
                 "--activation is '\(activation)'; it must be one of "
                     + Activation.allCases.map(\.rawValue).joined(separator: ", "))
         }
+        if bank.contains(where: { $0.kind == .blockSparse }), expertWidth % blockSize != 0 {
+            throw ValidationError(
+                "--expert-width is \(expertWidth), no multiple of the block size \(blockSize); give --block-size too")
+        }
     }
 
     func run() throws {
         let backend = options.backend()
-        let activation = Activation(rawValue: activation) ?? .swiglu
-        let (layer, store) = try makeLayer(activation, backend)
-        try store.initialize(seed: 1, backend: backend)
-        try skew(layer, store, backend)
-        let dtype = options.precision.value.modelType
-        let x = try input(dtype, backend)
-        let dy = try backend.empty(x.shape, dtype, .activations)
-        try backend.fillRandom(
-            dy, .normal(mean: 0, deviation: 1), stream: RandomStream(seed: 3, purpose: .initialization), first: 0)
-
-        var (forward, backward) = ([Double](), [Double]())
-        var rows: [Int32] = []
+        let shape = MoELayerShape(
+            tokens: tokens, width: width, expertWidth: expertWidth, experts: experts, choices: choices,
+            activation: Activation(rawValue: activation) ?? .swiglu, isSkewed: routing == .zipf, blockSize: blockSize)
+        let precision = options.precision.value
+        let sample = try MoELayerBench(shape, bank: .grouped, policy: .dropless, precision: precision, backend).pass()
+        let skew = Double(sample.rows.max() ?? 0) * Double(experts) / Double(tokens * choices)
+        let benches = try bank.map {
+            try MoELayerBench(shape, bank: $0, policy: $0.policy(skew: skew), precision: precision, backend)
+        }
+        var results = bank.map { Result(bank: $0) }
         var systemAllocations = 0
         for round in -2..<(repeats.rounds ?? 9) {
             if round == 0 { systemAllocations = backend.allocator.statistics.systemAllocations }
-            let tape = Tape(backend: backend)
-            let layout = try TokenLayout.sequences([tokens], allocator: backend.allocator)
-            let context = MoEContext(forward: ForwardContext(tape: tape, layout: layout))
-            let (ahead, output) = try timed { try layer(tape.leaf(x), context) }
-            rows = output.routing.decision.permutation.counts.array(of: Int32.self)
-            try tape.addRoot(output.hidden, seed: dy)
-            let back = try timed { try tape.backward() }.seconds
-            if round >= 0 {
-                forward.append(ahead)
-                backward.append(back)
+            for (index, bench) in benches.enumerated() {
+                backend.allocator.resetPeaks()
+                let pass = try bench.pass()
+                results[index].peakBytes = backend.allocator.statistics.totalPeak
+                if round >= 0 { results[index].passes.append(pass) }
             }
         }
         systemAllocations = backend.allocator.statistics.systemAllocations - systemAllocations
-        report(backend, activation, forward: median(forward), backward: median(backward), rows, systemAllocations)
+        report(shape, results, skew: skew, rows: sample.rows, systemAllocations)
     }
 
-    private func makeLayer(_ activation: Activation, _ backend: CPUBackend) throws -> (MoELayer, ParameterStore) {
-        let router = Parameter(
-            "gate", Shape(experts, width), role: .router,
-            initializer: .normal(deviation: 1.28 / Float(width).squareRoot()))
-        let spread = Initializer.normal(deviation: 0.02)
-        var inputs: [Parameter] = []
-        for expert in 0..<experts {
-            for part in 0..<activation.inputsPerOutput {
-                inputs.append(
-                    Parameter("in.\(expert).\(part)", Shape(expertWidth, width), role: .expert, initializer: spread))
-            }
-        }
-        let outputs = (0..<experts).map {
-            Parameter("out.\($0)", Shape(width, expertWidth), role: .expert, initializer: spread)
-        }
-        let store = try ParameterStore(
-            [router] + inputs + outputs, backend: backend, precision: options.precision.value, isTrained: true)
-        let layer = MoELayer(
-            layer: 0,
-            router: TopKRouter(
-                weight: router, selectionBias: nil, choices: choices,
-                configuration: RouterConfiguration(renormalizes: true), policy: .dropless, isPadded: false,
-                losses: RouterLosses()),
-            bank: GroupedBank(inputs: inputs, outputs: outputs, activation: activation))
-        return (layer, store)
-    }
+    /// One bank's timed passes.
+    private struct Result {
+        let bank: BankVariant
+        var passes: [MoELayerBench.Pass] = []
+        var peakBytes = 0
 
-    /// (T, D) of random numbers, the last column 1: the router's weight there is a bias that every token feels.
-    private func input(_ dtype: DType, _ backend: CPUBackend) throws -> Tensor {
-        let values = try backend.empty(Shape(tokens, width), .f32, .activations)
-        try backend.fillRandom(
-            values, .normal(mean: 0, deviation: 1), stream: RandomStream(seed: 2, purpose: .initialization), first: 0)
-        for token in 0..<tokens { values.pointer(to: Float.self)[(token + 1) * width - 1] = 1 }
-        guard dtype != .f32 else { return values }
-        let halves = try backend.empty(values.shape, dtype, .activations)
-        try backend.convert(values, into: halves)
-        return halves
-    }
+        var forward: Double { median(passes.map(\.forward)) }
+        var backward: Double { median(passes.map(\.backward)) }
+        var total: Double { median(passes.map { $0.forward + $0.backward }) }
+        var dropped: Double { passes.last?.dropped ?? 0 }
 
-    /// Expert e is favoured by `-log(e + 1)`: what top-k picks then falls about as Zipf's law says.
-    private func skew(_ layer: MoELayer, _ store: ParameterStore, _ backend: CPUBackend) throws {
-        try store.parameters[0].withWeights(on: backend.stream) { weight in
-            for expert in 0..<experts {
-                weight.pointer(to: Float.self)[(expert + 1) * width - 1] =
-                    routing == .zipf ? -Float(log(Double(expert + 1))) : 0
-            }
+        /// Time of the first bank over this one's, round by round.
+        func speed(over first: Result) -> Double {
+            median(zip(first.passes, passes).map { ($0.forward + $0.backward) / ($1.forward + $1.backward) })
         }
     }
 
     private func report(
-        _ backend: CPUBackend, _ activation: Activation, forward: Double, backward: Double, _ rows: [Int32],
-        _ systemAllocations: Int
+        _ shape: MoELayerShape, _ results: [Result], skew: Double, rows: [Int], _ systemAllocations: Int
     ) {
-        let products = Double(activation.inputsPerOutput + 1)
-        let flops = 2 * Double(tokens) * Double(width) * (Double(choices * expertWidth) * products + Double(experts))
-        let speed = 3 * flops / (forward + backward) / 1e9
-        let skew = Double(rows.max() ?? 0) * Double(rows.count) / Double(max(rows.reduce(0, +), 1))
-        let peak = backend.allocator.statistics.totalPeak
-        options.report(
-            "moe-layer",
-            [
-                ("tokens", .integer(tokens)), ("width", .integer(width)), ("expert_width", .integer(expertWidth)),
-                ("experts", .integer(experts)), ("choices", .integer(choices)),
-                ("activation", .string(activation.rawValue)), ("routing", .string(routing.rawValue)),
-                ("forward_seconds", .number(forward)), ("backward_seconds", .number(backward)),
-                ("gflops", .number(speed)), ("peak_load_to_mean", .number(skew)),
-                ("rows", .array(rows.map { .integer(Int($0)) })), ("peak_bytes", .integer(peak)),
-                ("system_allocations", .integer(systemAllocations)),
-            ]
-        ) {
-            table(
+        let products = Double(shape.activation.inputsPerOutput + 1)
+        let flops = 6 * Double(tokens) * Double(width) * (Double(choices * expertWidth) * products + Double(experts))
+        let speeds = results.map { flops * (1 - $0.dropped) / $0.total / 1e9 }
+        let fields: [(String, JSONText)] = [
+            ("tokens", .integer(tokens)), ("width", .integer(width)), ("expert_width", .integer(expertWidth)),
+            ("experts", .integer(experts)), ("choices", .integer(choices)), ("activation", .string(activation)),
+            ("routing", .string(routing.rawValue)), ("peak_load_to_mean", .number(skew)),
+            ("rows", .array(rows.map { .integer($0) })), ("system_allocations", .integer(systemAllocations)),
+            (
+                "banks",
+                .array(
+                    zip(results, speeds).map { result, speed in
+                        .object([
+                            ("bank", .string(result.bank.description)), ("forward_seconds", .number(result.forward)),
+                            ("backward_seconds", .number(result.backward)), ("gflops", .number(speed)),
+                            ("speed_to_first", .number(result.speed(over: results[0]))),
+                            ("dropped_fraction", .number(result.dropped)), ("peak_bytes", .integer(result.peakBytes)),
+                        ])
+                    })
+            ),
+        ]
+        options.report("moe-layer", fields) {
+            let head = ["bank", "forward ms", "backward ms", "GFLOP/s", "to first", "dropped", "memory"]
+            let lines = zip(results, speeds).map { result, speed in
                 [
-                    [
-                        "layer",
-                        "T \(tokens), D \(width), F \(expertWidth), E \(experts), K \(choices), \(activation.rawValue)",
-                    ],
-                    [
-                        "run",
-                        "\(options.precision.rawValue), \(backend.pool.threadCount) threads, routing \(routing.rawValue)",
-                    ],
-                    ["most loaded expert", "\(fixed(skew, 2)) times the mean"],
-                    ["forward", "\(fixed(forward * 1e3, 2)) ms"], ["backward", "\(fixed(backward * 1e3, 2)) ms"],
-                    ["both", "\(fixed((forward + backward) * 1e3, 2)) ms, \(fixed(speed, 1)) GFLOP/s"],
-                    [
-                        "memory",
-                        "\(formatBytes(peak)) at most, \(systemAllocations) system allocations in timed passes",
-                    ],
-                ], leftColumns: 2)
+                    result.bank.description, fixed(result.forward * 1e3, 2), fixed(result.backward * 1e3, 2),
+                    fixed(speed, 1), fixed(result.speed(over: results[0]), 2), "\(fixed(result.dropped * 100, 1)) %",
+                    formatBytes(result.peakBytes),
+                ]
+            }
+            return """
+                T \(tokens), D \(width), F \(expertWidth), E \(experts), K \(choices), \(activation), \
+                \(options.precision.rawValue), \(options.threads) threads, routing \(routing.rawValue): the fullest \
+                expert has \(fixed(skew, 2)) times the mean
+                \(table([head] + lines))
+                system allocations in timed passes: \(systemAllocations)
+                """
         }
     }
 }

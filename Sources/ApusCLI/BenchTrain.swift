@@ -18,7 +18,8 @@ struct BenchTrain: ParsableCommand {
             4 layers, width 256, 8 experts of 512, 2 for a token, vocabulary 4096; 8 sequences of 256 random tokens; AdamW, \
             no clipping, no balance loss. Benchmarks/peers/train_step.py is the same step in PyTorch, and \
             Benchmarks/peers/alternate_train.py compares the two. With --interactive every line of standard input runs a \
-            block of steps.
+            block of steps. --phases shows which ops the time goes to, beside what their products would take at the \
+            processor's peak.
 
             Example:
               apus bench train --precision bf16 --steps 20
@@ -42,22 +43,31 @@ struct BenchTrain: ParsableCommand {
     @Flag(help: "Run a block for every line of standard input: empty for --steps, a number, or quit.")
     var interactive = false
 
+    @Option(help: "What computes products.")
+    var products = ProductChoice.auto
+
+    @Flag(help: "Trace the timed steps and show what each op takes.")
+    var phases = false
+
+    @Option(help: "Trace the timed steps into this file (Chrome's format).")
+    var trace: String?
+
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
+        if interactive, phases || trace != nil {
+            throw ValidationError("--phases and --trace are for one block of steps, not for --interactive")
+        }
         try requireSizes(("steps", steps), ("batch", batch), ("sequence", sequence))
         if warmup != 0 { try requireSizes(("warmup", warmup)) }
     }
 
     func run() throws {
-        let backend = options.backend()
+        let backend = options.backend(products.engine)
         var bench = try TrainBench(self, backend)
         for _ in 0..<max(warmup, 0) { _ = try bench.step() }
         backend.allocator.resetPeaks()
-        guard interactive else {
-            let block = try bench.block(steps)
-            return print(options.json ? "\(block.object)" : block.text)
-        }
+        guard interactive else { return try runOnce(&bench, backend) }
         print("ready \(bench.parameters) parameters")
         flushOutput()
         while let line = readLine() {
@@ -66,8 +76,36 @@ struct BenchTrain: ParsableCommand {
             guard let count = word.isEmpty ? steps : Int(word), count >= 1 else {
                 throw CommandError("'\(line)' is no number of steps; give a number from 1, an empty line, or quit")
             }
-            print(try bench.block(count).object)
+            print(try bench.block(count).object())
             flushOutput()
+        }
+    }
+
+    private func runOnce(_ bench: inout TrainBench, _ backend: CPUBackend) throws {
+        let trace = phases || self.trace != nil ? Trace() : nil
+        let block = try bench.block(steps, trace)
+        if let trace, let path = self.trace { try AtomicFile.write(trace.chromeJSON, to: path) }
+        guard let trace, phases else { return print(options.json ? "\(block.object())" : block.text) }
+        let peak = MachineSpeed.peak(options.precision.value.modelType, pool: backend.pool)
+        let table = PhaseTable(
+            trace, configuration: bench.configuration, tokens: batch * sequence, sequence: sequence)
+        print(
+            options.json
+                ? "\(block.object([("peak_gflops", .number(peak / 1e9)), ("phases", table.object(peak: peak))]))"
+                : block.text + "\n\n" + table.text(peak: peak))
+    }
+}
+
+/// What computes products, as an option.
+enum ProductChoice: String, ExpressibleByArgument, CaseIterable {
+    case auto, onednn, own
+
+    /// The backend's word for it.
+    var engine: CPUBackend.ProductEngine {
+        switch self {
+        case .auto: .automatic
+        case .onednn: .oneDNN
+        case .own: .own
         }
     }
 }
@@ -79,6 +117,8 @@ private struct TrainBench {
     private let trainStep: TrainStep
     private let batches: [TokenBatch]
     private var count = 0
+    /// The model's shape.
+    let configuration: ModelConfiguration
     /// Parameters of the model.
     let parameters: Int
 
@@ -100,6 +140,7 @@ private struct TrainBench {
         let optimizer = try AdamW(model.store, configuration: AdamW.Configuration(), seed: 0, backend: backend)
         let training = TrainingConfiguration(steps: 1 << 30, batch: command.batch, precision: precision, clipNorm: 0)
         self.command = command
+        self.configuration = configuration
         self.backend = backend
         trainStep = TrainStep(model: model, optimizer: optimizer, backend: backend, configuration: training, seed: 0)
         parameters = configuration.parameterCounts().total
@@ -116,19 +157,21 @@ private struct TrainBench {
     }
 
     /// One step: forward, backward, update.
-    mutating func step() throws -> (seconds: Double, loss: Float) {
+    mutating func step(_ trace: Trace? = nil) throws -> (seconds: Double, loss: Float) {
         count += 1
         let batch = batches[(count - 1) % batches.count]
-        let (seconds, result) = try timed { try trainStep(step: count, batch: batch, learningRate: 3e-4) }
+        let (seconds, result) = try trace.span("step \(count)", .step) {
+            try timed { try trainStep(step: count, batch: batch, learningRate: 3e-4, trace: trace) }
+        }
         return (seconds, result.loss)
     }
 
-    mutating func block(_ steps: Int) throws -> Block {
+    mutating func block(_ steps: Int, _ trace: Trace? = nil) throws -> Block {
         let before = backend.allocator.statistics.systemAllocations
         var seconds: [Double] = []
         var loss: Float = 0
         for _ in 0..<steps {
-            let step = try step()
+            let step = try step(trace)
             seconds.append(step.seconds)
             loss = step.loss
         }
@@ -152,16 +195,17 @@ private struct TrainBench {
 
         private var rate: Double { Double(tokens) / median(seconds) }
 
-        var object: JSONText {
-            .object([
-                ("program", .string("apus")), ("version", .string(ApusCommand.configuration.version)),
-                ("threads", .integer(threads)), ("dtype", .string(precision.rawValue)),
-                ("parameters", .integer(parameters)),
-                ("tokens_per_step", .integer(tokens)), ("median_seconds", .number(median(seconds))),
-                ("tokens_per_second", .number(rate)), ("step_seconds", .array(seconds.map { .number($0) })),
-                ("loss", .number(Double(loss))), ("peak_rss_bytes", .integer(peakResidentBytes())),
-                ("peak_bytes", .integer(peakBytes)), ("system_allocations", .integer(systemAllocations)),
-            ])
+        func object(_ more: [(String, JSONText)] = []) -> JSONText {
+            .object(
+                [
+                    ("program", .string("apus")), ("version", .string(ApusCommand.configuration.version)),
+                    ("threads", .integer(threads)), ("dtype", .string(precision.rawValue)),
+                    ("parameters", .integer(parameters)),
+                    ("tokens_per_step", .integer(tokens)), ("median_seconds", .number(median(seconds))),
+                    ("tokens_per_second", .number(rate)), ("step_seconds", .array(seconds.map { .number($0) })),
+                    ("loss", .number(Double(loss))), ("peak_rss_bytes", .integer(peakResidentBytes())),
+                    ("peak_bytes", .integer(peakBytes)), ("system_allocations", .integer(systemAllocations)),
+                ] + more)
         }
 
         var text: String {

@@ -1,28 +1,6 @@
 import ApusData
-import ApusKernels
 import ApusModels
-import ApusNN
-import ApusTensor
-import ArgumentParser
 import Glibc
-
-/// `--threads` and `--device`, which every command that computes has.
-struct ComputeOptions: ParsableArguments {
-    @Option(help: "Where to compute: auto or cpu.")
-    var device = "auto"
-
-    @Option(help: "Threads (default: one for each core that this process may use).")
-    var threads: Int?
-
-    func validate() throws {
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
-    }
-
-    /// The backend asked for.
-    func backend(batchInvariant: Bool = false) throws -> CPUBackend {
-        try DeviceChoice(device).backend(threads: threads, memoryLimit: nil, batchInvariant: batchInvariant)
-    }
-}
 
 /// What a CHECKPOINT argument leads to.
 struct Checkpoint {
@@ -45,35 +23,19 @@ struct Checkpoint {
     /// The model's description.
     var configuration: ModelConfiguration { model.configuration.configuration }
 
-    /// How text becomes tokens; `nil` when the model's vocabulary is not the bytes.
-    ///
-    /// A checkpoint of a run was trained on bytes, the only vocabulary that training has.
-    var vocabulary: ByteVocabulary? {
-        let bytes = ByteVocabulary()
-        guard model.configuration.family == nil, access("\(folder)/tokenizer.json", F_OK) != 0 else { return nil }
-        let isOfRun = access("\(folder)/state.txt", F_OK) == 0
-        return configuration.vocabulary == bytes.size || isOfRun && configuration.vocabulary >= bytes.size ? bytes : nil
-    }
-
-    /// The ids that end a text: those of `generation_config.json`, or, where it has none, of `config.json`.
-    func ends(_ defaults: GenerationDefaults) -> [Int32] {
-        let ids = defaults.tokens.ends.isEmpty ? model.configuration.tokens.ends : defaults.tokens.ends
-        return ids.map { Int32(clamping: $0) }
-    }
-
     /// What the model is called: its family, or Apus' own form.
     var kind: String { model.configuration.family?.title ?? "Apus" }
 
-    /// The vocabulary of a command that reads text.
-    ///
-    /// - Throws: when there is none, with the option that works instead.
-    func requireVocabulary(instead option: String) throws -> ByteVocabulary {
-        guard let vocabulary else {
-            throw CommandError(
-                "'\(folder)' is a \(kind) model with a vocabulary of \(configuration.vocabulary) tokens that are not "
-                    + "bytes, and this build has no tokenizer for it; give token ids with \(option)")
-        }
-        return vocabulary
+    /// Whether a run of Apus saved it.
+    var isOfRun: Bool { exists("\(folder)/state.txt") }
+
+    /// The ids that end a text: those of `generation_config.json`, or, where it has none, of `config.json`, or the one
+    /// that the vocabulary puts between documents.
+    func ends(_ defaults: GenerationDefaults, _ vocabulary: (any Vocabulary)?) -> [Int32] {
+        let ids = defaults.tokens.ends.isEmpty ? model.configuration.tokens.ends : defaults.tokens.ends
+        if !ids.isEmpty { return ids.map { Int32(clamping: $0) } }
+        let end = vocabulary?.endOfDocument
+        return end.flatMap { $0 < configuration.vocabulary ? [$0] : nil } ?? []
     }
 }
 

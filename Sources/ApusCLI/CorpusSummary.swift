@@ -26,20 +26,20 @@ struct CorpusSummary {
             ["vocabulary", "\(vocabulary.name), \(grouped(vocabulary.size)) ids"],
             [
                 "size",
-                "\(formatBytes(shards.reduce(0) { $0 + $1.digest.count })) in \(shards.count) \(shards.count == 1 ? "shard" : "shards")",
+                "\(formatBytes(shards.reduce(0) { $0 + $1.digest.count })) in \(plural(shards.count, "shard"))",
             ],
         ]
         for part in CorpusPart.allCases where sum(part, \.documents) > 0 {
             rows.append([
                 part.rawValue,
-                "\(grouped(sum(part, \.tokens))) tokens, \(grouped(sum(part, \.documents))) documents",
+                "\(plural(sum(part, \.tokens), "token")), \(plural(sum(part, \.documents), "document"))",
             ])
         }
         for source in manifest.sources.prefix(10) {
             rows.append([
                 "source",
-                "\(source.path): \(grouped(source.files)) \(source.files == 1 ? "file" : "files"), "
-                    + "\(grouped(source.documents)) documents, \(formatBytes(source.bytes))",
+                "\(source.path): \(plural(source.files, "file")), \(plural(source.documents, "document")), "
+                    + formatBytes(source.bytes),
             ])
         }
         if manifest.sources.count > 10 { rows.append(["source", "and \(manifest.sources.count - 10) more"]) }

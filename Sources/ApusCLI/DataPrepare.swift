@@ -21,7 +21,7 @@ struct DataPrepare: ParsableCommand {
     @Argument(help: "Files, folders, or - for standard input.")
     var inputs: [String]
 
-    @Option(help: "What a token is: bytes, or a tokenizer.json.")
+    @Option(help: "What a token is: bytes, a tokenizer.json, or a SentencePiece .model.")
     var tokenizer: String
 
     @Option(help: "The folder to write; it must not exist.")
@@ -36,8 +36,7 @@ struct DataPrepare: ParsableCommand {
     @Option(help: "How documents lie in the files: auto (by the files' names), text or jsonl.")
     var format = "auto"
 
-    @Option(help: "Threads (default: one for each core that this process may use).")
-    var threads: Int?
+    @OptionGroup var threads: ThreadOptions
 
     @Flag(help: "Print one JSON object.")
     var json = false
@@ -52,7 +51,6 @@ struct DataPrepare: ParsableCommand {
         guard InputFormat(rawValue: format) != nil else {
             throw ValidationError("--format must be auto, text or jsonl")
         }
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads must lie in 1 ... 1024") }
         if inputs.count(where: { $0 == "-" }) > 1 { throw ValidationError("- can be given once") }
     }
 
@@ -60,7 +58,7 @@ struct DataPrepare: ParsableCommand {
         let preparation = Preparation(
             inputs: inputs, format: InputFormat(rawValue: format) ?? .auto,
             vocabulary: try NamedVocabulary.open(tokenizer), heldOut: heldOut, tokensPerShard: shardTokens)
-        let pool = ThreadPool(threadCount: threads ?? ThreadPool.availableCores)
+        let pool = ThreadPool(threadCount: threads.count)
         let meter = PreparationMeter(isShown: isatty(STDERR_FILENO) == 1 && !json)
         let (seconds, manifest) = try timed {
             defer { meter.clear() }
@@ -74,8 +72,14 @@ struct DataPrepare: ParsableCommand {
             print(summary.text)
             print("\n\(fixed(Double(bytes) / 1e6 / seconds, 1)) MB of text per second")
         }
-        if heldOut > 0, manifest.documents(.heldOut) == 0 {
-            writeError("note: none of the \(manifest.documents(.training)) documents fell into the held-out part")
+        let (kept, held) = (manifest.documents(.training), manifest.documents(.heldOut))
+        if heldOut > 0, held == 0 {
+            writeError("note: of \(plural(kept, "document")) none fell into the held-out part")
+        }
+        if kept == 0 {
+            writeError(
+                "warning: of \(plural(held, "document")) all fell into the held-out part, and none is left to train on; "
+                    + "lower --held-out")
         }
     }
 }

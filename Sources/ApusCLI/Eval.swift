@@ -11,8 +11,9 @@ struct Eval: ParsableCommand {
         abstract: "Measure how well a model predicts text, or compute its logits.",
         discussion: """
             With --data: perplexity, nats per token, bits per byte and tokens per second over a text file, a folder of \
-            text files, or the held-out part of prepared data (all of it if nothing was held out). With --tokens: the \
-            same over lists of token ids, whatever the vocabulary; --logits writes 'logits.0', 'logits.1', ..., \
+            text files, or the held-out part of prepared data (all of it if nothing was held out). Text becomes tokens by the \
+            tokenizer.json (or tokenizer.model) in the model's folder; a run without one was trained on bytes. With --tokens: the \
+            same over lists of token ids, tokenizer or not; --logits writes 'logits.0', 'logits.1', ..., \
             (tokens, vocabulary) f32, one for each list, and takes the loss from them.
 
             Example:
@@ -20,8 +21,7 @@ struct Eval: ParsableCommand {
               apus eval ./OLMoE-1B-7B --tokens ids.json --logits logits.safetensors
             """)
 
-    @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
-    var checkpoint: String
+    @OptionGroup var options: ModelOptions
 
     @Option(help: "Text to predict: a file, a folder of files, or prepared data.")
     var data: String?
@@ -38,14 +38,6 @@ struct Eval: ParsableCommand {
     @Option(help: "Tokens that the model sees at once (default: its context).")
     var window: Int?
 
-    @Option(help: "Compute in f32 or bf16 (default: as the weights are stored).")
-    var precision: ModelPrecision?
-
-    @OptionGroup var compute: ComputeOptions
-
-    @Flag(help: "Print one JSON object.")
-    var json = false
-
     func validate() throws {
         if (data == nil) == (tokens == nil) { throw ValidationError("give either --data or --tokens") }
         if logits != nil, tokens == nil { throw ValidationError("--logits needs --tokens") }
@@ -57,20 +49,23 @@ struct Eval: ParsableCommand {
     }
 
     func run() throws {
-        let source = try Checkpoint(checkpoint)
-        let backend = try compute.backend()
+        let source = try Checkpoint(options.checkpoint)
+        let backend = try options.compute.backend()
         // Read and checked before the weights, which may take minutes.
-        let text = try data.map { try EvaluationText($0, of: source) }
+        let text = try data.map { try EvaluationText($0, of: source, tokenizer: options.tokenizer) }
+        // Lists need no vocabulary; with one, the bytes that they stand for are known.
+        let vocabulary =
+            data == nil ? try? ModelText(source, named: options.tokenizer)?.vocabulary : text?.vocabulary
         let lists = try tokens.map { try TokenLists(path: $0, vocabulary: source.configuration.vocabulary).lists } ?? []
-        let model = try source.model.load(backend: backend, precision: precision?.value)
+        let model = try source.model.load(backend: backend, precision: options.precision?.value)
         let evaluator = try Evaluator(model, backend: backend, window: window)
         let (seconds, result) = try timed {
             if let logits {
-                try evaluator.writeLogits(of: lists, to: logits, vocabulary: source.vocabulary)
+                try evaluator.writeLogits(of: lists, to: logits, vocabulary: vocabulary)
             } else if let text {
-                try evaluator.evaluate(text.tokens, limit: maxTokens, vocabulary: text.vocabulary)
+                try evaluator.evaluate(text.tokens, limit: maxTokens, vocabulary: vocabulary)
             } else {
-                try evaluator.evaluate(lists, vocabulary: source.vocabulary)
+                try evaluator.evaluate(lists, vocabulary: vocabulary)
             }
         }
         report(result, tokensPerSecond: result.map { Double($0.tokens) / seconds })
@@ -78,7 +73,7 @@ struct Eval: ParsableCommand {
 
     /// Shows what was found; `nil` when there was nothing to predict, and the logits are all there is.
     private func report(_ result: Evaluation?, tokensPerSecond: Double?) {
-        if json {
+        if options.json {
             var fields: [(String, JSONText)] = [
                 ("tokens", .integer(result?.tokens ?? 0)),
                 ("nats_per_token", .optional(result?.natsPerToken) { .number($0) }),
@@ -111,23 +106,20 @@ private struct EvaluationText {
     let vocabulary: any Vocabulary
 
     /// Opens text, or prepared data whose tokens are those of the model.
-    init(_ path: String, of model: Checkpoint) throws {
+    init(_ path: String, of model: Checkpoint, tokenizer: String?) throws {
+        let text = try ModelText.require(model, named: tokenizer, instead: "--tokens")
+        vocabulary = text.vocabulary
         guard ShardSet.isPrepared(path) else {
-            let vocabulary = try model.requireVocabulary(instead: "--tokens")
-            self.vocabulary = vocabulary
-            tokens = MemoryTokens(try TextCorpus(path: path, vocabulary: vocabulary).tokens[...])
+            tokens = MemoryTokens(try TextCorpus(path: path, vocabulary: text.vocabulary).tokens[...])
             return
         }
         let corpus = try ShardSet(path: path)
-        let file = "\(model.folder)/\(ShardManifest.tokenizerName)"
-        let own = exists(file) ? try FileDigest(ofFile: file).checksum : NamedVocabulary.bytes.identity.digest
         let identity = corpus.manifest.vocabulary
-        guard identity.digest == own, identity.size <= model.configuration.vocabulary else {
+        guard identity.digest == text.named.identity.digest else {
             throw DataError.otherVocabulary(
                 path: path, found: "'\(identity.name)', \(identity.size) ids",
-                remedy: "prepare it with the tokenizer of '\(model.folder)'")
+                remedy: "prepare it with the model's, '\(text.named.identity.name)'")
         }
-        vocabulary = try corpus.vocabulary().vocabulary
         tokens = corpus.heldOut.count > 1 ? corpus.heldOut : corpus.training
     }
 }

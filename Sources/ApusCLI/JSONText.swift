@@ -11,6 +11,11 @@ enum JSONText: CustomStringConvertible {
     case array([JSONText])
     case object([(String, JSONText)])
 
+    /// A whole number that was read as one with a fraction, and may be too large for an integer.
+    static func count(_ value: Double) -> JSONText {
+        Int(exactly: value.rounded()).map { .integer($0) } ?? .number(value)
+    }
+
     /// The value, or null for `nil`.
     static func optional<Value>(_ value: Value?, _ form: (Value) -> JSONText) -> JSONText { value.map(form) ?? .null }
 

@@ -28,6 +28,10 @@ struct ModelSummary {
     }
 
     private var model: ModelConfiguration { source.configuration }
+    /// Where text becomes tokens: the tokenizer's file, or bytes.
+    private var vocabulary: String? {
+        ModelText.name(in: source)?.split(separator: "/").last.map(String.init)
+    }
     private var bytes: Int { files.shards.reduce(0) { $0 + fileSize($1.path) } }
     private var types: [String] { Set(files.shards.flatMap { $0.entries.map(\.stored.rawValue) }).sorted() }
 
@@ -35,7 +39,7 @@ struct ModelSummary {
     var text: String {
         var rows = [
             ["folder", source.folder], ["kind", source.kind],
-            ["vocabulary", "\(model.vocabulary)" + (source.vocabulary == nil ? "" : " (bytes)")],
+            ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")],
             ["width", "\(model.width)"], ["layers", "\(model.layers)"],
             ["attention", "\(model.heads) heads of \(model.headWidth), \(model.keyValueHeads) for keys and values"],
             ["context", "\(model.maximumPositions)"],
@@ -99,7 +103,8 @@ struct ModelSummary {
         var fields: [(String, JSONText)] = [
             ("folder", .string(source.folder)),
             ("kind", .string(source.model.configuration.family?.rawValue ?? ModelConfiguration.modelType)),
-            ("vocabulary", .integer(model.vocabulary)), ("width", .integer(model.width)),
+            ("vocabulary", .integer(model.vocabulary)), ("tokenizer", .optional(vocabulary) { .string($0) }),
+            ("width", .integer(model.width)),
             ("layers", .integer(model.layers)), ("heads", .integer(model.heads)),
             ("key_value_heads", .integer(model.keyValueHeads)), ("head_width", .integer(model.headWidth)),
             ("maximum_positions", .integer(model.maximumPositions)),

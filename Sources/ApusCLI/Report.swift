@@ -29,11 +29,11 @@ struct Report: ParsableCommand {
         for run in page.runs {
             if let problem = run.recipeProblem { writeError("warning: \(run.name) is without its recipe: \(problem)") }
         }
-        if json { print(object(page.runs)) } else { print(text(page.runs)) }
-        if json, out == nil { return }
-        let path = out ?? (runs.count == 1 ? "\(folder(runs[0]))/report.html" : "report.html")
-        try AtomicFile.write(page.html, to: path)
-        if !json { print("\nreport: \(path)") }
+        let path = out ?? (json ? nil : runs.count == 1 ? "\(folder(runs[0]))/report.html" : "report.html")
+        if let path { try AtomicFile.write(page.html, to: path) }
+        if json { return print(object(page.runs)) }
+        print(text(page.runs))
+        if let path { print("\nreport: \(path)") }
     }
 
     private func folder(_ run: String) -> String {
@@ -63,14 +63,14 @@ struct Report: ParsableCommand {
                             ("precision", .optional(summary.precision) { .string($0) }),
                             ("last_step", .integer(summary.lastStep)),
                             ("planned_steps", .optional(summary.plannedSteps) { .integer($0) }),
-                            ("tokens", .integer(Int(summary.tokens))),
+                            ("tokens", .count(summary.tokens)),
                             ("loss", .optional(summary.trainLoss) { .number($0) }),
                             ("held_out_loss", .optional(summary.heldOutLoss) { .number($0) }),
                             ("best_held_out_loss", .optional(summary.bestHeldOut) { .number($0.value) }),
                             ("best_held_out_step", .optional(summary.bestHeldOut) { .integer($0.step) }),
                             ("tokens_per_second", .optional(summary.tokensPerSecond) { .number($0) }),
                             ("seconds", .number(summary.seconds)),
-                            ("peak_bytes", .optional(summary.peakBytes) { .integer(Int($0)) }),
+                            ("peak_bytes", .optional(summary.peakBytes) { .count($0) }),
                             ("dropped_fraction", .optional(summary.droppedFraction) { .number($0) }),
                         ])
                     })

@@ -30,6 +30,9 @@ func grouped(_ value: Int) -> String {
     return result
 }
 
+/// A count of things: `1 file`, `2 000 files`.
+func plural(_ count: Int, _ noun: String) -> String { "\(grouped(count)) \(noun)\(count == 1 ? "" : "s")" }
+
 /// Rows of cells as aligned columns; the first column is aligned left, the others right.
 func table(_ rows: [[String]], leftColumns: Int = 1) -> String {
     let columns = rows.map(\.count).max() ?? 0

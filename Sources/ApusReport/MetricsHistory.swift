@@ -20,7 +20,7 @@ struct MetricsHistory {
 
     /// Finds the lines of `path` that count.
     ///
-    /// - Throws: ``ReportError``, ``CheckpointFileError``.
+    /// - Throws: ``ReportError``, ``FileError``.
     init(path: String) throws {
         self.path = path
         file = try MappedFile(path: path)

@@ -8,14 +8,14 @@ public struct ReportPage: Sendable {
 
     /// Reads the runs in these folders.
     ///
-    /// - Throws: ``ReportError``, ``CheckpointFileError``.
+    /// - Throws: ``ReportError``, ``FileError``.
     public init(paths: [String]) throws {
         let limits = RunReport.Limits(runs: paths.count)
-        var runs: [RunReport] = []
         for (index, path) in paths.enumerated() {
-            if paths[..<index].contains(path) { throw ReportError.twice(path: path) }
-            runs.append(try RunReport(path: path, limits: limits))
+            let others = paths[..<index].map(withoutTrailingSlashes)
+            if others.contains(withoutTrailingSlashes(path)) { throw ReportError.twice(path: path) }
         }
+        var runs = try paths.map { try RunReport(path: $0, limits: limits) }
         // Runs of the same name are told apart by their paths.
         let uses = Dictionary(runs.map { ($0.name, 1) }, uniquingKeysWith: +)
         for index in runs.indices where uses[runs[index].name] != 1 { runs[index].name = paths[index] }

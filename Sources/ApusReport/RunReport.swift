@@ -41,7 +41,7 @@ public struct RunReport: Sendable {
 
     /// Reads the run in the folder `path`, or the metrics file `path`.
     ///
-    /// - Throws: ``ReportError``, ``CheckpointFileError``.
+    /// - Throws: ``ReportError``, ``FileError``.
     public init(path: String, limits: Limits) throws {
         let place = try RunPlace(path)
         let history = try MetricsHistory(path: place.metrics)
@@ -85,7 +85,8 @@ private struct RunPlace {
             folder = path
             metrics = "\(path)/metrics.jsonl"
         }
-        guard try FolderTree.kind(metrics) != nil else { throw ReportError.noRun(path: path) }
+        // Below what is no folder there is nothing, too.
+        guard (try? FolderTree.kind(metrics)) != nil else { throw ReportError.noRun(path: path) }
     }
 
     /// The last part of the folder that says something.

@@ -11,19 +11,22 @@ extension RunSummary {
             ("active for a token", activeParameters.map(millions) ?? missing),
             ("precision", precision ?? missing),
             ("steps", steps),
-            ("tokens", "\(millions(Int(tokens)))"),
+            ("tokens", whole(tokens).map(millions) ?? missing),
             ("loss, last \(RunSummary.lossWindow) steps", trainLoss.map { rounded($0, 4) } ?? missing),
             ("held-out loss, last", heldOutLoss.map { rounded($0, 4) } ?? missing),
             (
                 "held-out loss, best",
                 bestHeldOut.map { "\(rounded($0.value, 4)) at step \(grouped($0.step))" } ?? missing
             ),
-            ("tokens per second", tokensPerSecond.map { grouped(Int($0.rounded())) } ?? missing),
+            ("tokens per second", tokensPerSecond.flatMap(whole).map(grouped) ?? missing),
             ("time of steps", duration(seconds)),
-            ("memory, most", peakBytes.map { formatBytes(Int($0)) } ?? missing),
+            ("memory, most", peakBytes.flatMap(whole).map { formatBytes($0) } ?? missing),
             ("choices dropped", droppedFraction.map { "\(rounded(100 * $0, 2)) %" } ?? missing),
         ]
     }
+
+    /// The nearest whole number; `nil` of a figure in the file that is far from what any run has.
+    private func whole(_ value: Double) -> Int? { Int(exactly: value.rounded()) }
 
     private func millions(_ count: Int) -> String {
         switch count {
@@ -34,7 +37,7 @@ extension RunSummary {
     }
 
     private func duration(_ seconds: Double) -> String {
-        guard let total = Int(exactly: seconds.rounded()) else { return "–" }
+        guard let total = whole(seconds) else { return "–" }
         let (hours, minutes, rest) = (total / 3600, total / 60 % 60, total % 60)
         return hours > 0 ? "\(hours) h \(minutes) min" : minutes > 0 ? "\(minutes) min \(rest) s" : "\(rest) s"
     }

@@ -1,4 +1,4 @@
-import Glibc
+public import Glibc
 import Testing
 
 /// A program run as a process of its own, what it reads and prints kept in files, so that neither side waits for the
@@ -12,7 +12,8 @@ public final class ChildProcess {
         case signal(Int32)
     }
 
-    private let id: pid_t
+    /// The number the system knows it by.
+    public let id: pid_t
     private let scratch: ScratchFolder
 
     /// Starts the program at `path` with these arguments and this text as its standard input.

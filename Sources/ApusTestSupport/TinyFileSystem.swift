@@ -1,4 +1,5 @@
 import Glibc
+import Testing
 
 /// A file system of a few pages, mounted for one test: a disk that is soon full.
 public final class TinyFileSystem {
@@ -17,6 +18,17 @@ public final class TinyFileSystem {
         else { return nil }
         self.folder = folder
         path = folder.path
+    }
+
+    /// Lets nobody write from now on, not even root.
+    public func makeReadOnly() throws { try remount("ro") }
+
+    /// Gives it room for `bytes`.
+    public func resize(bytes: Int) throws { try remount("size=\(bytes)") }
+
+    private func remount(_ options: String) throws {
+        let mount = try ChildProcess("/bin/mount", ["-o", "remount,\(options)", path])
+        try #require(mount.wait() == .exit(0), "\(mount.errors)")
     }
 
     deinit { _ = try? ChildProcess("/bin/umount", [path]).wait() }

@@ -1,4 +1,5 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -6,9 +7,9 @@ import Testing
 
 /// Files that are packed, damaged, or no text at all.
 @Suite struct InputTests {
-    private let scratch: DataScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try DataScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     private func error(_ inputs: [String], _ format: InputFormat = .auto) -> DataError? {
         let error = #expect(throws: DataError.self) { try scratch.prepare(inputs, "out", format: format) }
@@ -133,7 +134,7 @@ private func gzipped(_ text: String) throws -> [UInt8] {
     let open = try #require(library.function("gzopen", as: Open.self))
     let write = try #require(library.function("gzwrite", as: Write.self))
     let close = try #require(library.function("gzclose", as: Close.self))
-    let scratch = try DataScratch()
+    let scratch = try ScratchFolder()
     let file = try #require(open(scratch.file("x.gz"), "wb"))
     let bytes = Array(text.utf8)
     #expect(write(file, bytes, UInt32(bytes.count)) == Int32(bytes.count))

@@ -1,13 +1,14 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 
 @testable import ApusData
 
 @Suite struct PreparationTests {
-    private let scratch: DataScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try DataScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     @Test func `documents come back as they were, from every kind of input`() throws {
         let texts = sampleTexts(300, seed: 1)

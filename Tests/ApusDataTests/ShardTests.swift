@@ -1,25 +1,22 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
+import Synchronization
 import Testing
 
 @testable import ApusData
 
 @Suite struct ShardTests {
-    private let scratch: DataScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try DataScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     /// Any range reads as it does from memory, at all shard ends too.
-    @Test(arguments: [1, 3])
-    func `ranges and documents are those of the same tokens in memory`(_ windows: Int) throws {
+    @Test func `ranges and documents are those of the same tokens in memory`() throws {
         let texts = sampleTexts(400, seed: 8)
         let corpus = try scratch.prepare([scratch.writeLines("l.jsonl", texts)], "out", tokensPerShard: 700)
         #expect(corpus.manifest.shards.count > 20)
-        let cache = MappedWindows(limit: windows)
-        let part = ShardPart(
-            try corpus.manifest.shards.enumerated().map { number, shard in
-                try ShardFile(path: "\(corpus.path)/\(shard.file)", number: number, windows: cache)
-            })
+        let part = corpus.training
         let all = byteDocuments(texts)
         let ends = all.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1.count) }.dropFirst()
         let memory = MemoryTokens(all.flatMap(\.self)[...], documentEnds: Array(ends))
@@ -27,7 +24,7 @@ import Testing
         #expect(part.documentCount == texts.count)
         let found = try (0..<texts.count).map { try part.tokens(part.document($0)) }
         #expect(found == all)
-        var random = SeededGenerator(state: 1)
+        var random = SeededGenerator(seed: 1)
         for _ in 0..<2000 {
             let first = Int.random(in: 0..<part.count, using: &random)
             let range = first..<Int.random(in: first...min(part.count, first + 3000), using: &random)
@@ -37,14 +34,14 @@ import Testing
         }
     }
 
-    @Test func `a shard larger than a window is read across it`() throws {
-        let count = MappedWindows.windowBytes / 2 + 100_000
+    @Test(arguments: [1, 500, 32_768, 32_769, 70_000])
+    func `more tokens than one piece are read piece by piece`(_ length: Int) throws {
+        let count = 100_000
         let text = try scratch.write("t.txt", (0..<count).map { UInt8(32 + $0 % 90) })
         let corpus = try scratch.prepare([text], "out")
-        let border = (MappedWindows.windowBytes - ShardHeader.byteCount) / 2
-        for first in [0, border - 700, border - 1, border, count - 500] {
-            let tokens = try corpus.training.tokens(first..<first + 500)
-            #expect(tokens == (first..<first + 500).map { Int32(32 + $0 % 90) })
+        for first in [0, 1, 777, count - length] {
+            let tokens = try corpus.training.tokens(first..<first + length)
+            #expect(tokens == (first..<first + length).map { Int32(32 + $0 % 90) })
         }
         #expect(try corpus.training.documentStarts(in: 0..<count) == [])
         #expect(try corpus.training.documentStarts(in: 0..<count + 1) == [count + 1])
@@ -87,7 +84,7 @@ import Testing
 
     @Test func `a file that changes while it is read is an error, not a signal`() async {
         await #expect(processExitsWith: .success) {
-            let scratch = try DataScratch()
+            let scratch = try ScratchFolder()
             let lines = try scratch.writeLines("l.jsonl", sampleTexts(5000, seed: 10))
             let corpus = try scratch.prepare([lines], "out")
             let path = scratch.file("out/\(corpus.manifest.shards[0].file)")
@@ -98,6 +95,47 @@ import Testing
             #expect(cut?.description.contains("has 4096 now") == true, "\(String(describing: cut))")
             #expect(cut?.description.contains(path) == true)
             #expect(throws: DataError.self) { try corpus.training.documentStarts(in: last..<last + 10) }
+        }
+    }
+
+    /// Cut short and written anew while it is read: what was read is what was written, or an error names the file.
+    @Test func `a file that changes at any moment is an error, not a signal`() async {
+        await #expect(processExitsWith: .success) {
+            let scratch = try ScratchFolder()
+            let lines = try scratch.writeLines("l.jsonl", sampleTexts(3000, seed: 12))
+            let corpus = try scratch.prepare([lines], "out")
+            let path = scratch.file("out/\(corpus.manifest.shards[0].file)")
+            let whole = try corpus.training.tokens(0..<corpus.training.count)
+            let starts = try corpus.training.documentStarts(in: 0..<whole.count)
+            let bytes = try scratch.bytes("out/\(corpus.manifest.shards[0].file)")
+            let pool = ThreadPool(threadCount: 2)
+            let isDone = Atomic<Bool>(false)
+            let read = Atomic<Int>(0)
+            let refused = Atomic<Int>(0)
+            pool.run(parts: 2) { part, _ in
+                if part == 0 {
+                    var random = SeededGenerator(seed: 13)
+                    while !isDone.load(ordering: .relaxed) {
+                        truncate(path, Int.random(in: 0..<bytes.count, using: &random))
+                        _ = try? scratch.write("out/\(corpus.manifest.shards[0].file)", bytes)
+                        usleep(UInt32.random(in: 0...300, using: &random))
+                    }
+                    return
+                }
+                for _ in 0..<1500 {
+                    do {
+                        let part = ShardPart([try ShardFile(path: path)])
+                        #expect(try part.tokens(0..<part.count) == whole)
+                        #expect(try part.documentStarts(in: 0..<part.count) == starts)
+                        read.add(1, ordering: .relaxed)
+                    } catch {
+                        #expect((error as? DataError)?.description.contains(path) == true, "\(error)")
+                        refused.add(1, ordering: .relaxed)
+                    }
+                }
+                isDone.store(true, ordering: .relaxed)
+            }
+            #expect(refused.load(ordering: .relaxed) > 10, "\(read.load(ordering: .relaxed)) were whole")
         }
     }
 

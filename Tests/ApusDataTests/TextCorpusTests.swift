@@ -98,4 +98,15 @@ import Testing
         for error in errors { #expect(error.description.contains("data.path") && error.description.contains("'p'")) }
         #expect("\(DataError.changed(path: "p", expected: 255, found: 16))".contains("checksum 10 instead of ff"))
     }
+
+    @Test func `text that memory has no room for is refused before it is read`() throws {
+        let path = try write("large.txt", [65])
+        #expect(truncate(path, 1 << 42) == 0)
+        guard case .tooLarge(path, 1 << 42, let most) = error(path) else {
+            Issue.record("another error")
+            return
+        }
+        #expect(most < 1 << 42)
+        #expect(error(path)?.description.contains("apus data prepare") == true)
+    }
 }

@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
@@ -30,7 +31,7 @@ import Testing
     }
 
     @Test func `text files have documents too`() throws {
-        let scratch = try DataScratch()
+        let scratch = try ScratchFolder()
         try scratch.write("a.txt", text: "abc")
         try scratch.write("b.txt", text: "de")
         let corpus = try TextCorpus(path: scratch.path, vocabulary: ByteVocabulary())

@@ -1,4 +1,5 @@
 import ApusTensor
+import ApusTestSupport
 import Glibc
 import Testing
 
@@ -6,9 +7,9 @@ import Testing
 
 /// Corpora prepared with a tokenizer of their own.
 @Suite struct TokenizedCorpusTests {
-    private let scratch: DataScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try DataScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     private func tokenizer(_ name: String, _ pattern: BPETrainer.Pattern, seed: UInt64 = 30) throws -> String {
         let texts = sampleTexts(400, seed: seed).map { Array($0.utf8) }

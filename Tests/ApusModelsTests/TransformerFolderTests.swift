@@ -66,10 +66,10 @@ import Testing
     @Test func `the folder of a run means its newest checkpoint`() throws {
         let fixture = try TransformerFixture(TransformerCase.all[0].configuration)
         let scratch = try ScratchFolder()
-        #expect(throws: CheckpointFileError.notFound(path: "\(scratch.path)/config.json")) {
+        #expect(throws: FileError.notFound(path: "\(scratch.path)/config.json")) {
             try RunFolder.model(at: scratch.path)
         }
-        #expect(throws: CheckpointFileError.notFound(path: "/nonexistent")) { try RunFolder.model(at: "/nonexistent/") }
+        #expect(throws: FileError.notFound(path: "/nonexistent")) { try RunFolder.model(at: "/nonexistent/") }
         let checkpoints = "\(scratch.path)/checkpoints"
         for step in [2, 10, 9] {
             let folder = RunFolder.checkpointName(step: step, in: checkpoints)

@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Testing
 
 @testable import ApusReport
@@ -54,7 +55,7 @@ import Testing
     }
 
     @Test func `a page does not grow with the steps`() throws {
-        let scratch = try ReportScratch()
+        let scratch = try ScratchFolder()
         let shares = (0..<4).map { _ in Array(repeating: 0.03125, count: 32) }
         let sizes = try [3000, 12_000].map { count in
             let lines = (1...count).map { line($0, loss: 1 / Double($0), shares: shares) }

@@ -1,13 +1,14 @@
 import ApusTensor
+import ApusTestSupport
 import Testing
 
 @testable import ApusReport
 
 /// Which lines of a metrics file count, and what is said of those that cannot be read.
 @Suite struct MetricsHistoryTests {
-    private let scratch: ReportScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try ReportScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     private func history(_ text: String) throws -> MetricsHistory {
         try MetricsHistory(path: try scratch.run("run", text) + "/metrics.jsonl")

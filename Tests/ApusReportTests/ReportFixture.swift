@@ -1,28 +1,18 @@
-import ApusModels
-import ApusTensor
+import ApusTestSupport
 import Glibc
-import Testing
 
 @testable import ApusReport
 @testable import ApusTraining
 
-/// A folder of its own for one test, removed at the end of its life.
-final class ReportScratch: Sendable {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/apus-report-XXXXXX".utf8CString)
-        path = String(cString: try #require(mkdtemp(&template)))
-    }
-
-    deinit { try? RunFolder.remove(path) }
-
+extension ScratchFolder {
     /// Writes the metrics of a run and returns its folder.
     @discardableResult
     func run(_ name: String, _ text: String) throws -> String {
-        try RunFolder.create("\(path)/\(name)")
-        try AtomicFile.write(text, to: "\(path)/\(name)/metrics.jsonl")
-        return "\(path)/\(name)"
+        // Below folders that may be there already: a test writes a run again, or two runs of one name.
+        let parts = name.split(separator: "/")
+        for count in 1...parts.count { mkdir(file(parts[..<count].joined(separator: "/")), 0o755) }
+        try write("\(name)/metrics.jsonl", text: text)
+        return file(name)
     }
 }
 

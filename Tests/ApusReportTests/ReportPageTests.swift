@@ -6,9 +6,9 @@ import Testing
 
 /// The page as a browser gets it.
 @Suite struct ReportPageTests {
-    private let scratch: ReportScratch
+    private let scratch: ScratchFolder
 
-    init() throws { scratch = try ReportScratch() }
+    init() throws { scratch = try ScratchFolder() }
 
     private func page(_ names: String...) throws -> ReportPage {
         let lines = (1...30).map { line($0, loss: 3 - Double($0) / 30, heldOut: $0 % 10 == 0 ? 2.5 : nil) }

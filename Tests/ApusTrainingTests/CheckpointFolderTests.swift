@@ -124,7 +124,7 @@ import Testing
         try checkpoints.save(trainer.model, trainer.optimizer, trainer.state(step: 1), backend: trainer.backend)
         let good = try trainer.tensors.map(\.tensor.bits)
         try trainer.train(2...2)
-        let error = #expect(throws: CheckpointFileError.self) {
+        let error = #expect(throws: FileError.self) {
             try checkpoints.save(trainer.model, trainer.optimizer, trainer.state(step: 2), backend: trainer.backend)
         }
         if case .noSpace? = error {} else { Issue.record("\(String(describing: error))") }
@@ -147,7 +147,7 @@ import Testing
             do throws {
                 try checkpoints.save(trainer.model, trainer.optimizer, trainer.state(step: 2), backend: trainer.backend)
                 exit(1)
-            } catch CheckpointFileError.noSpace {
+            } catch FileError.noSpace {
                 exit(checkpoints.steps() == [1] && checkpoints.newestGood().step == 1 ? 0 : 2)
             } catch {
                 exit(3)

@@ -72,6 +72,20 @@ import Testing
         #expect(try #require(lines.object()["training"] as? [String: Int]) == ["documents": 2, "tokens": 8])
     }
 
+    @Test func `lines that are taken for text, and nothing to train on, are told`() throws {
+        let prepare = ["data", "prepare", "-", "--tokenizer", "bytes", "--out"]
+        let lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n"
+        let guessed = try CLI.run(prepare + [scratch.file("a")], input: lines)
+        #expect(guessed.status == 1 && guessed.errors.contains("standard input' begins as JSONL"), "\(guessed.errors)")
+        let asked = try CLI.run(prepare + [scratch.file("b"), "--format", "text", "--json"], input: lines)
+        #expect(try #require(asked.object()["training"] as? [String: Int])["documents"] == 1)
+        let empty = try CLI.run(prepare + [scratch.file("c")])
+        #expect(empty.status == 1 && empty.errors.contains("'standard input' is empty"), "\(empty.errors)")
+        let held = try CLI.run(prepare + [scratch.file("d"), "--held-out", "0.9999999"], input: "a text")
+        #expect(held.status == 0 && held.errors.contains("none is left to train on"), "\(held.errors)")
+        #expect(held.output.contains("1 file, 1 document, 6 B"), "\(held.output)")
+    }
+
     @Test func `what cannot work is refused in one line`() throws {
         let text = try writeText()
         let out = scratch.file("out")
@@ -129,5 +143,8 @@ import Testing
         let shards = try #require(inspected.object()["shards"] as? [[String: Any]])
         #expect(shards.reduce(0) { $0 + ($1["bytes"] as? Int ?? 0) } > 2 * limit * 1024)
         #expect((try inspected.object()["samples"] as? [[String: Any]])?.count == 200)
+        let read = "ulimit -v \(limit); exec \"$0\" bench data \(out) --document-mask --json"
+        let reading = try CLI.run("/bin/sh", ["-c", read, try builtCommand()])
+        #expect(try #require(reading.object()["tokens_per_second"] as? Double) > 0, "\(reading.errors)")
     }
 }

@@ -36,6 +36,12 @@ import Testing
             "moe-layer", "--tokens", "256", "--width", "32", "--expert-width", "16", "--routing", "zipf",
             "--activation", "gelu",
         ],
+        [
+            "moe-layer", "--tokens", "256", "--width", "32", "--expert-width", "32", "--block-size", "16",
+            "--routing", "zipf", "--bank", "grouped", "--bank", "block-sparse", "--bank", "padded:1",
+            "--bank", "padded:all", "--rounds", "1",
+        ],
+        ["grouped", "--rows", "64", "--experts", "5", "--inputs", "32", "--outputs", "48", "--rounds", "1"],
         ["generate", "--prompt-length", "8", "--max-tokens", "3", "--rounds", "1"],
     ])
     func `benchmarks print numbers`(_ arguments: [String]) throws {
@@ -43,6 +49,20 @@ import Testing
         #expect(result.status == 0, "\(result.errors)")
         #expect(try result.object()["bench"] as? String == arguments[0])
         #expect(!result.output.contains("nan") && !result.output.contains("inf"))
+    }
+
+    @Test func `the phases of a step are timed, products beside their floor`() throws {
+        let result = try CLI.run([
+            "bench", "train", "--preset", "tiny", "--batch", "1", "--sequence", "16", "--steps", "2", "--threads", "1",
+            "--phases", "--json",
+        ])
+        #expect(result.status == 0, "\(result.errors)")
+        let phases = try #require(try result.object()["phases"] as? [[String: Any]])
+        let experts = try #require(phases.first { $0["op"] as? String == "experts" })
+        for key in ["forward_seconds", "backward_seconds", "flop", "of_peak"] {
+            #expect(try #require(experts[key] as? Double) > 0, "\(key)")
+        }
+        #expect(phases.contains { $0["op"] as? String == "optimizer" })
     }
 
     @Test(arguments: [

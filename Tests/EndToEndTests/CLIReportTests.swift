@@ -54,5 +54,26 @@ import Testing
         try FileManager.default.createDirectory(atPath: "\(scratch.path)/bad", withIntermediateDirectories: true)
         try scratch.write("bad/metrics.jsonl", Array("{\"step\": 1}\n{\"step\": 2,\n{\"step\": 3}\n".utf8))
         try CLI.expectRefusal(["report", "\(scratch.path)/bad"], "bad/metrics.jsonl', line 2: ")
+        try CLI.expectRefusal(["report", "\(scratch.path)/text.txt"], "text.txt' holds no metrics.jsonl")
+        let run = "\(scratch.path)/bad"
+        try CLI.expectRefusal(["report", run, run + "/"], "is given twice")
+        try scratch.write("bad/metrics.jsonl", Array("{\"step\": 1}\n".utf8))
+        let unwritable = try CLI.run(["report", run, "--out", "\(run)/no/such.html"])
+        #expect(unwritable.status == 1 && unwritable.output.isEmpty, "\(unwritable.output)")
+        #expect(unwritable.errors.contains("no/such.html"), "\(unwritable.errors)")
+    }
+
+    @Test func `figures far from any run's are shown as they are`() throws {
+        try FileManager.default.createDirectory(atPath: "\(scratch.path)/odd", withIntermediateDirectories: true)
+        let line = """
+            {"step": 1, "loss": 1e308, "tokens_per_second": 1e400, "step_seconds": 1e300, "peak_bytes": 1e300, \
+            "lr": -1e-320, "dropped_fraction": 1e18, "expert_share": {"0": [1e300, -1], "7": []}}
+
+            """
+        try scratch.write("odd/metrics.jsonl", Array(line.utf8))
+        for options in [[], ["--json"]] {
+            let result = try CLI.run(["report", "\(scratch.path)/odd"] + options)
+            #expect(result.status == 0, "\(result.errors)")
+        }
     }
 }

@@ -29,6 +29,52 @@ import Testing
         #expect(training.status == 0, "\(training.errors)")
     }
 
+    @Test func `fewer tokens than asked for are said, and inputs are those of preparation`() throws {
+        let lines = try scratch.write("a.jsonl", text: String(repeating: "{\"text\": \"a swift\"}\n", count: 9))
+        let train = { (input: String) in
+            ["tokenizer", "train", input, "--vocab", "300", "--out", scratch.file("t.json")]
+        }
+        let trained = try CLI.run(train(lines))
+        // ' swift' takes five merges; nothing of the JSON around is learned.
+        #expect(trained.status == 0 && trained.output.hasPrefix("262 tokens in "), "\(trained.output)")
+        #expect(trained.errors.contains("300 were asked for"), "\(trained.errors)")
+        let piped = try CLI.run(train("-"), input: String(repeating: "a swift\n", count: 9))
+        #expect(piped.status == 0 && piped.output.hasPrefix("262 tokens in "), "\(piped.output)")
+        let unnamed = try CLI.run(train("-"), input: "{\"text\": \"a\"}\n")
+        #expect(unnamed.status == 1 && unnamed.errors.contains("begins as JSONL"), "\(unnamed.errors)")
+        let binary = try scratch.write("a.bin", [1, 0, 2])
+        try CLI.expectRefusal(train(binary), "a.bin' is not text: byte 0 at offset 1")
+        try CLI.expectRefusal(train(scratch.path + "/none"), "none' cannot be read")
+    }
+
+    @Test func `its speed is measured, alone and in turn with another program`() throws {
+        let text = try scratch.write(
+            "a.txt", text: (0..<500).map { "Line \($0): the swift sleeps on the wing.\n" }.joined())
+        let bench = ["bench", "tokenizer", text, "--vocab", "300", "--rounds", "2"]
+        let report = try CLI.run(bench + ["--json"]).object()
+        for key in ["load_seconds", "train_seconds", "encode_seconds", "encode_megabytes_per_second"] {
+            #expect(try #require(report[key] as? Double) > 0, "\(key)")
+        }
+        let tokens = try #require(report["tokens"] as? Int)
+        #expect(report["vocabulary"] as? Int == 300 && tokens > 1000)
+        #expect(try CLI.run(bench).output.contains("MB/s"))
+        let file = scratch.file("t.json")
+        try #require(try CLI.run(["tokenizer", "train", text, "--vocab", "300", "--out", file]).status == 0)
+        let answers = try CLI.run(
+            ["bench", "tokenizer", "--interactive", "--tokenizer", file, text], input: "\nload\ntrain\n")
+        let lines = answers.output.split(separator: "\n")
+        #expect(lines.count == 4 && lines[0] == "ready" && lines[1].contains("checksum"), "\(answers.output)")
+        for arguments in [["bench", "tokenizer"], ["bench", "tokenizer", "--vocab", "300"]] {
+            #expect(try CLI.run(arguments).status == 64)
+        }
+        let data = scratch.file("prepared")
+        try #require(try CLI.run(["data", "prepare", text, "--tokenizer", file, "--out", data]).status == 0)
+        let reading = ["bench", "data", data, "--tokens", "4096", "--sequence-length", "64", "--document-mask"]
+        let speed = try CLI.run(reading + ["--json"])
+        #expect(try #require(speed.object()["tokens_per_second"] as? Double) > 0, "\(speed.errors)")
+        try CLI.expectRefusal(["bench", "data", scratch.path], "holds no prepared data")
+    }
+
     @Test func `sizes and patterns that cannot be are refused`() throws {
         let text = try scratch.write("a.txt", text: "a b c")
         let train = ["tokenizer", "train", text, "--out", scratch.file("t.json")]

@@ -73,6 +73,19 @@ final class DocumentReader {
         try fill(3)
         // A byte order mark is no part of the text.
         if pending.starts(with: [0xEF, 0xBB, 0xBF]) { start = 3 }
+        if files[next].isGuessed, !files[next].isLines { try refuseLines() }
+    }
+
+    /// Most bytes of a first line that is looked at.
+    private static let firstLine = 64 << 10
+
+    /// - Throws: ``DataError/looksLikeLines(path:)`` for text of which the first line is an object with `text`.
+    private func refuseLines() throws {
+        guard pending.count > start, pending[start] == UInt8(ascii: "{") else { return }
+        try fill(Self.firstLine)
+        let line = pending[start...].prefix { $0 != UInt8(ascii: "\n") }
+        let text = line.withUnsafeBytes { try? InputBatch.text(ofLine: $0) }
+        if text != nil { throw DataError.looksLikeLines(path: files[next].name) }
     }
 
     private func close() {

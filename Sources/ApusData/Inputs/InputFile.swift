@@ -3,7 +3,8 @@ import Glibc
 
 /// How the documents lie in a file.
 public enum InputFormat: String, Sendable, CaseIterable {
-    /// By the file's name: JSONL when it ends in `.jsonl` or `.ndjson`, `.gz` or `.zst` behind it or not; else text.
+    /// By the file's name: JSONL when it ends in `.jsonl` or `.ndjson`, `.gz` or `.zst` behind it or not; else text. Text
+    /// that begins with a line as of JSONL is refused: which of the two is meant has to be said.
     case auto
     /// The whole file is one document.
     case text
@@ -23,6 +24,8 @@ struct InputFile: Sendable {
     let input: Int
     /// ``InputFormat/jsonl`` or ``InputFormat/text``.
     let isLines: Bool
+    /// Whether the name alone says which, so that the content may contradict it.
+    var isGuessed = false
 
     /// What messages call it.
     var name: String { path ?? Self.standardInput }
@@ -48,7 +51,9 @@ extension InputFile {
         for (index, input) in inputs.enumerated() {
             let paths = input == standardInputName ? [nil] : try paths(of: input).map(Optional.some)
             if paths.isEmpty { throw DataError.noText(path: input) }
-            files += paths.map { InputFile(path: $0, input: index, isLines: isLines($0, format)) }
+            files += paths.map {
+                InputFile(path: $0, input: index, isLines: isLines($0, format), isGuessed: format == .auto)
+            }
         }
         return files
     }
@@ -56,8 +61,16 @@ extension InputFile {
     private static func isLines(_ path: String?, _ format: InputFormat) -> Bool {
         guard format == .auto else { return format == .jsonl }
         var name = (path ?? "")[...]
-        for ending in [".gz", ".zst"] where name.hasSuffix(ending) { name = name.dropLast(ending.count) }
-        return name.hasSuffix(".jsonl") || name.hasSuffix(".ndjson")
+        for ending in packedEndings where name.hasSuffix(ending) { name = name.dropLast(ending.count) }
+        return isNamedAsLines(name)
+    }
+
+    /// Endings of names of packed files.
+    static let packedEndings = [".gz", ".zst"]
+
+    /// Whether a name is that of a JSONL file.
+    static func isNamedAsLines(_ name: some StringProtocol) -> Bool {
+        name.hasSuffix(".jsonl") || name.hasSuffix(".ndjson")
     }
 
     private static func paths(of path: String) throws -> [String] {

@@ -1,5 +1,4 @@
 import ApusTensor
-import Glibc
 
 /// Tokens of consecutive pieces of a batch.
 struct EncodedPieces {
@@ -30,17 +29,16 @@ struct DocumentEncoder: Sendable {
     func encode(_ pieces: ArraySlice<InputBatch.Piece>, of bytes: [UInt8]) -> EncodedPieces {
         var result = EncodedPieces()
         do {
-            for piece in pieces { try encode(piece, bytes, into: &result) }
+            let batch = InputBatch(bytes: bytes)
+            for piece in pieces { try encode(piece, of: batch, into: &result) }
         } catch {
             result.failure = error
         }
         return result
     }
 
-    private func encode(_ piece: InputBatch.Piece, _ bytes: [UInt8], into result: inout EncodedPieces) throws {
-        let file = files[piece.file]
-        let text = file.isLines ? try line(piece, bytes) : Array(bytes[piece.range])
-        if !file.isLines { try checkText(text, piece, file) }
+    private func encode(_ piece: InputBatch.Piece, of batch: InputBatch, into result: inout EncodedPieces) throws {
+        let text = try batch.text(of: piece, in: files)
         if text.isEmpty { return }
         result.tokens.append(contentsOf: vocabulary.encode(text))
         if piece.endsDocument, let end = vocabulary.endOfDocument { result.tokens.append(end) }
@@ -48,49 +46,6 @@ struct DocumentEncoder: Sendable {
             EncodedPieces.Piece(
                 end: result.tokens.count, bytes: text.count, file: piece.file,
                 part: piece.beginsDocument ? split.part(ofDocument: text) : nil, endsDocument: piece.endsDocument))
-    }
-
-    /// The text of a line of JSON; empty of a blank line.
-    private func line(_ piece: InputBatch.Piece, _ bytes: [UInt8]) throws(DataError) -> [UInt8] {
-        do throws(JSONScanner.Fault) {
-            return try bytes.withUnsafeBufferPointer { bytes throws(JSONScanner.Fault) in
-                let line = UnsafeBufferPointer(rebasing: bytes[piece.range])
-                return try DocumentEncoder.text(ofLine: UnsafeRawBufferPointer(line))
-            }
-        } catch {
-            throw .badLine(
-                path: files[piece.file].name, line: piece.place, reason: "column \(error.offset + 1): \(error.reason)")
-        }
-    }
-
-    private static func text(ofLine line: UnsafeRawBufferPointer) throws(JSONScanner.Fault) -> [UInt8] {
-        if line.allSatisfy({ $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }) { return [] }
-        var scanner = JSONScanner(line)
-        var text: String?
-        var object = try scanner.beginObject()
-        while let key = try scanner.nextKey(in: &object) {
-            if key != "text" {
-                try scanner.skipValue()
-                continue
-            }
-            if text != nil { throw scanner.fault("has \"text\" twice") }
-            text = try scanner.string("the text in double quotes")
-        }
-        try scanner.end()
-        guard let text else { throw scanner.fault("has no \"text\"") }
-        return Array(text.utf8)
-    }
-
-    /// Text is UTF-8 and has no NUL.
-    private func checkText(_ text: [UInt8], _ piece: InputBatch.Piece, _ file: InputFile) throws(DataError) {
-        if let nul = text.firstIndex(of: 0) {
-            throw .binary(path: file.name, offset: piece.place + nul, byte: 0)
-        }
-        do throws(UTF8.ValidationError) {
-            _ = try UTF8Span(validating: text.span)
-        } catch {
-            throw .notUTF8(path: file.name, offset: piece.place + error.byteOffsets.lowerBound)
-        }
     }
 }
 

@@ -56,7 +56,8 @@ struct DocumentSink {
     /// - Throws: ``DataError/empty(path:)`` if there was no text; what writing files throws.
     mutating func finish() throws -> ShardManifest {
         guard progress.documents > 0 else {
-            throw DataError.empty(path: preparation.inputs.joined(separator: " "))
+            let names = preparation.inputs.map { $0 == InputFile.standardInputName ? InputFile.standardInput : $0 }
+            throw DataError.empty(path: names.joined(separator: " "))
         }
         for writer in writers.values { try writer.finish() }
         return ShardManifest(

@@ -1,4 +1,5 @@
 import ApusTensor
+import Glibc
 
 /// A vocabulary with what tells it from others: the one place where the name of a vocabulary becomes one.
 public struct NamedVocabulary: Sendable {
@@ -20,18 +21,32 @@ public struct NamedVocabulary: Sendable {
             file: nil)
     }()
 
-    /// The vocabulary called `name`: `bytes`, or the path of a tokenizer's file.
+    /// The vocabulary called `name`: `bytes`, or the path of a `tokenizer.json` or of a SentencePiece `.model`.
     ///
-    /// - Throws: ``TokenizerError``.
+    /// - Throws: ``TokenizerError``; what reading a file throws.
     public static func open(_ name: String) throws -> NamedVocabulary {
         if name == "bytes" { return .bytes }
-        let tokenizer = try Tokenizer(file: name)
+        let vocabulary: any Vocabulary =
+            isSentencePiece(name) ? try SentencePieceVocabulary(file: name) : try Tokenizer(file: name)
         return NamedVocabulary(
-            vocabulary: tokenizer,
+            vocabulary: vocabulary,
             identity: VocabularyIdentity(
-                name: name, size: tokenizer.size, endOfDocument: tokenizer.endOfDocument,
+                name: name, size: vocabulary.size, endOfDocument: vocabulary.endOfDocument,
                 digest: try FileDigest(ofFile: name).checksum), file: name)
     }
+
+    /// Names of a tokenizer's file in the folder of a model or of prepared data, the preferred one first.
+    public static let fileNames = [ShardManifest.tokenizerName, "tokenizer.model"]
+
+    /// The tokenizer's file in a folder; `nil` if there is none.
+    public static func file(inFolder folder: String) -> String? {
+        fileNames.lazy.map { "\(folder)/\($0)" }.first { access($0, F_OK) == 0 }
+    }
+
+    /// What the copy of its file is called in a folder; `nil` if the tokens are bytes.
+    var fileName: String? { file.map { Self.fileNames[Self.isSentencePiece($0) ? 1 : 0] } }
+
+    private static func isSentencePiece(_ path: String) -> Bool { path.hasSuffix(".model") }
 }
 
 extension ShardSet {

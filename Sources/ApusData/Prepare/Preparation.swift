@@ -53,8 +53,8 @@ public struct Preparation {
         var sink = DocumentSink(self, files: files, folder: directory.stagingPath)
         try run(files, into: &sink, pool, progress)
         let manifest = try sink.finish()
-        if let file = vocabulary.file {
-            try copy(file, to: "\(directory.stagingPath)/\(ShardManifest.tokenizerName)")
+        if let file = vocabulary.file, let name = vocabulary.fileName {
+            try copy(file, to: "\(directory.stagingPath)/\(name)")
         }
         try AtomicFile.write(manifest.json, to: "\(directory.stagingPath)/\(ShardManifest.fileName)")
         try directory.publish()
@@ -109,7 +109,7 @@ public struct Preparation {
 
     private func copy(_ file: String, to target: String) throws {
         var copy = try AtomicFile(path: target)
-        try MappedFile(path: file).withUnsafeBytes { try copy.write($0) }
+        try copy.write(FileContents(path: file).bytes)
         try copy.publish()
     }
 }

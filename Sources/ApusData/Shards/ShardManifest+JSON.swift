@@ -38,13 +38,10 @@ extension ShardManifest {
 
     /// Reads the manifest of a folder.
     ///
-    /// - Throws: ``DataError/malformed(path:reason:)``; what opening a file throws.
+    /// - Throws: ``DataError/malformed(path:reason:)``; what reading a file throws.
     public init(folder: String) throws {
         let path = "\(withoutTrailingSlashes(folder))/\(Self.fileName)"
-        let file = try MappedFile(path: path)
-        guard file.count <= Self.largestSize else {
-            throw DataError.malformed(path: path, reason: "more than \(Self.largestSize) bytes are no manifest")
-        }
+        let file = try FileContents(path: path, atMost: Self.largestSize)
         self = try file.withUnsafeBytes { text in try ShardManifest(text, path: path) }
     }
 

@@ -34,19 +34,24 @@ public struct ShardPart: TokenSource {
     public func documentStarts(in range: Range<Int>) throws -> [Int] {
         var starts: [Int] = []
         try forEachShard(in: range) { shard, base, local in
-            var document = try shard.document(at: local.lowerBound)
-            while document < shard.header.documents {
-                let end = try shard.end(ofDocument: document)
-                if end > local.upperBound { break }
-                guard base + end > starts.last ?? range.lowerBound else {
-                    throw DataError.malformed(path: shard.path, reason: "its documents do not follow each other")
+            let first = try shard.document(at: local.lowerBound)
+            let count = shard.header.documents
+            search: for begin in stride(from: first, to: count, by: ShardPart.endsAtOnce) {
+                for end in try shard.ends(ofDocuments: begin..<min(begin + ShardPart.endsAtOnce, count)) {
+                    if end > local.upperBound { break search }
+                    guard base + end > starts.last ?? range.lowerBound else {
+                        throw DataError.malformed(path: shard.path, reason: "its documents do not follow each other")
+                    }
+                    starts.append(base + end)
                 }
-                starts.append(base + end)
-                document += 1
             }
+            try shard.checkUnchanged()
         }
         return starts
     }
+
+    /// Ends of documents that are read at once: a few more than most sequences have.
+    private static let endsAtOnce = 64
 
     /// The tokens of a document, its end included.
     ///
@@ -55,9 +60,9 @@ public struct ShardPart: TokenSource {
         precondition(index >= 0 && index < documentCount)
         let number = part(holding: index, of: documentOffsets)
         let (shard, local) = (shards[number], index - documentOffsets[number])
-        try shard.checkUnchanged()
         let begin = local == 0 ? 0 : try shard.end(ofDocument: local - 1)
         let end = try shard.end(ofDocument: local)
+        try shard.checkUnchanged()
         guard begin < end else {
             throw DataError.malformed(path: shard.path, reason: "its documents do not follow each other")
         }

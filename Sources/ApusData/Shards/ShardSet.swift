@@ -21,11 +21,10 @@ public struct ShardSet: Sendable {
     public init(path: String) throws {
         let path = withoutTrailingSlashes(path)
         let manifest = try ShardManifest(folder: path)
-        let windows = MappedWindows()
         ShardSet.allowOpenFiles(manifest.shards.count)
         var parts: [CorpusPart: [ShardFile]] = [:]
-        for (number, shard) in manifest.shards.enumerated() {
-            let file = try ShardSet.open(shard, in: path, number: number, manifest: manifest, windows: windows)
+        for shard in manifest.shards {
+            let file = try ShardSet.open(shard, in: path, manifest: manifest)
             parts[shard.part, default: []].append(file)
         }
         self.path = path
@@ -48,10 +47,7 @@ public struct ShardSet: Sendable {
     }
 
     /// The copy of the tokenizer's file; `nil` if the tokens are bytes.
-    public var tokenizerFile: String? {
-        let file = "\(path)/\(ShardManifest.tokenizerName)"
-        return access(file, F_OK) == 0 ? file : nil
-    }
+    public var tokenizerFile: String? { NamedVocabulary.file(inFolder: path) }
 
     /// Reads every shard through, and the tokenizer's file, and compares checksums.
     ///
@@ -89,7 +85,7 @@ public struct ShardSet: Sendable {
     }
 
     private static func open(
-        _ shard: ShardManifest.Shard, in folder: String, number: Int, manifest: ShardManifest, windows: MappedWindows
+        _ shard: ShardManifest.Shard, in folder: String, manifest: ShardManifest
     ) throws -> ShardFile {
         let path = "\(folder)/\(shard.file)"
         var status = stat()
@@ -98,7 +94,7 @@ public struct ShardSet: Sendable {
             throw DataError.fileChanged(
                 path: path, what: "has \(status.st_size) bytes, its manifest says \(shard.digest.count)")
         }
-        let file = try ShardFile(path: path, number: number, windows: windows)
+        let file = try ShardFile(path: path)
         guard file.header.tokens == shard.tokens, file.header.documents == shard.documents,
             file.header.vocabularySize == manifest.vocabulary.size,
             file.header.endOfDocument == manifest.vocabulary.endOfDocument

@@ -14,10 +14,16 @@ public enum DataError: Error, Sendable, Equatable {
     case notUTF8(path: String, offset: Int)
     /// A line of a JSONL file that holds no document; lines count from 1.
     case badLine(path: String, line: Int, reason: String)
+    /// A file that is taken for text by its name, and begins as JSONL.
+    case looksLikeLines(path: String)
+    /// A file that has to be prepared before it can be read as text.
+    case needsPreparation(path: String, what: String)
     /// A compressed file that its format does not allow, or one that ends too early.
     case badCompression(path: String, format: String, reason: String)
     /// A library that a file needs is not installed.
     case missingLibrary(path: String, library: String, package: String)
+    /// Text of more bytes than there is memory for; `most` would do.
+    case tooLarge(path: String, bytes: Int, most: Int)
     /// Fewer tokens than one sequence needs.
     case tooShort(path: String, tokens: Int, needed: Int, part: String)
     /// The text is not what a run began with.
@@ -39,21 +45,29 @@ extension DataError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .unreadable(let path, let reason):
-            "'\(path)' cannot be read: \(reason). Set data.path to a text file or a folder of text files"
+            "'\(path)' cannot be read: \(reason). Name a text file or a folder of text files (in a recipe: data.path)"
         case .noText(let path):
-            "folder '\(path)' holds no file; put text files into it, or set data.path to a file"
+            "folder '\(path)' holds no file; put text files into it, or name a file (in a recipe: data.path)"
         case .empty(let path):
-            "'\(path)' is empty; data.path needs text of at least one sequence"
+            "'\(path)' is empty; give a file with text (in a recipe: data.path)"
         case .binary(let path, let offset, let byte):
             "'\(path)' is not text: byte \(byte) at offset \(offset). Convert it to UTF-8 text first"
         case .notUTF8(let path, let offset):
             "'\(path)' is not UTF-8: the bytes at offset \(offset) are no character. Convert it to UTF-8 text first"
         case .badLine(let path, let line, let reason):
             "'\(path)', line \(line): \(reason). Each line must be a JSON object with the text of one document as \"text\""
+        case .looksLikeLines(let path):
+            "'\(path)' begins as JSONL, one JSON object with \"text\" a line; say --format jsonl to read the texts, or "
+                + "--format text to take the lines as they are"
+        case .needsPreparation(let path, let what):
+            "'\(path)' is \(what) by its name, and no text as it is; make token shards of it with 'apus data prepare'"
         case .badCompression(let path, let format, let reason):
             "'\(path)' cannot be unpacked as \(format): \(reason). Copy or download it again"
         case .missingLibrary(let path, let library, let package):
             "'\(path)' needs \(library), which this machine lacks: apt-get install \(package), or unpack the file first"
+        case .tooLarge(let path, let bytes, let most):
+            "'\(path)' holds at least \(bytes) bytes of text, and this machine's memory has room for \(most); make token "
+                + "shards of it with 'apus data prepare', which are read as they are needed"
         case .tooShort(let path, let tokens, let needed, let part):
             "'\(path)' has \(tokens) tokens of \(part) text and one sequence needs \(needed); lower "
                 + "data.sequence_length, or use more text"

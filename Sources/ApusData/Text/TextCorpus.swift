@@ -1,3 +1,4 @@
+import ApusTensor
 import Glibc
 
 /// The documents of a text file, or of all files of a folder, as one run of tokens with a mark at each document's end.
@@ -16,9 +17,14 @@ public struct TextCorpus: Sendable {
     /// - Throws: ``DataError``.
     public init(path: String, vocabulary: some Vocabulary) throws {
         let files = try TextCorpus.files(at: path)
+        try TextCorpus.checkSize(files, path: path, memory: CachingAllocator.physicalMemory)
         var tokens: [Int32] = []
         var ends: [Int] = []
         for file in files {
+            if let ending = InputFile.packedEndings.first(where: file.hasSuffix) {
+                throw DataError.needsPreparation(path: file, what: "a packed file (\(ending))")
+            }
+            if InputFile.isNamedAsLines(file) { throw DataError.needsPreparation(path: file, what: "JSONL") }
             let bytes = try TextCorpus.read(file)
             if bytes.isEmpty, files.count == 1 { throw DataError.empty(path: file) }
             try TextCorpus.checkText(bytes, path: file)
@@ -64,8 +70,23 @@ public struct TextCorpus: Sendable {
         return names.sorted()
     }
 
+    /// Bytes of memory that a byte of text takes while it becomes tokens: itself, its id, and once more its id.
+    private static let memoryPerByte = 9
+
+    /// Text is held in memory whole; what has no room there would end the process.
+    private static func checkSize(_ files: [String], path: String, memory: Int) throws(DataError) {
+        var total = 0
+        for file in files {
+            var status = stat()
+            if stat(file, &status) == 0 { total += min(Int(status.st_size), 1 << 56) }
+            guard total <= memory / memoryPerByte else {
+                throw .tooLarge(path: path, bytes: total, most: memory / memoryPerByte)
+            }
+        }
+    }
+
     private static func read(_ path: String) throws(DataError) -> [UInt8] {
-        let descriptor = open(path, O_RDONLY)
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw unreadable(path) }
         defer { close(descriptor) }
         var status = stat()
@@ -73,8 +94,8 @@ public struct TextCorpus: Sendable {
         var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
         var filled = 0
         while filled < bytes.count {
-            let count = bytes.withUnsafeMutableBytes {
-                Glibc.read(descriptor, $0.baseAddress?.advanced(by: filled), $0.count - filled)
+            let count = bytes.withUnsafeMutableBytes { bytes in
+                retrying { Glibc.read(descriptor, bytes.baseAddress?.advanced(by: filled), bytes.count - filled) }
             }
             if count < 0 { throw unreadable(path) }
             if count == 0 { break }

@@ -38,7 +38,10 @@ public final class Tokenizer: Vocabulary {
     ///   - endOfDocument: the text of the token that stands between documents, where the file has none of a known name.
     /// - Throws: ``TokenizerError``.
     public convenience init(file path: String, endOfDocument: String? = nil) throws(TokenizerError) {
-        try self.init(json: TokenizerFile.read(path), path: path, endOfDocument: endOfDocument)
+        let parts = try TokenizerFile.read(path) { bytes throws(TokenizerError) in
+            try TokenizerReader.read(bytes, path: path)
+        }
+        try self.init(parts, endOfDocument: endOfDocument)
     }
 
     /// Reads the text of a `tokenizer.json`.
@@ -48,13 +51,10 @@ public final class Tokenizer: Vocabulary {
     public convenience init(
         json: [UInt8], path: String = "tokenizer.json", endOfDocument: String? = nil
     ) throws(TokenizerError) {
-        var parts: Result<TokenizerParts, TokenizerError>
-        parts = json.withUnsafeBytes { bytes in
-            do throws(TokenizerError) { return .success(try TokenizerReader.read(bytes, path: path)) } catch {
-                return .failure(error)
-            }
+        let parts = try json.withUnsafeBufferPointer { bytes throws(TokenizerError) in
+            try TokenizerReader.read(UnsafeRawBufferPointer(bytes), path: path)
         }
-        try self.init(parts.get(), endOfDocument: endOfDocument)
+        try self.init(parts, endOfDocument: endOfDocument)
     }
 
     init(_ parts: TokenizerParts, endOfDocument: String? = nil) throws(TokenizerError) {
@@ -121,7 +121,7 @@ public final class Tokenizer: Vocabulary {
 
     /// Writes a `tokenizer.json`, whole or not at all.
     ///
-    /// - Throws: ``TokenizerError/unwritable(path:reason:)``.
+    /// - Throws: ``TokenizerError/file(_:)``.
     public func write(to path: String) throws(TokenizerError) { try TokenizerFile.write(json, to: path) }
 }
 

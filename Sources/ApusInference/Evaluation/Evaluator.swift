@@ -100,7 +100,7 @@ public struct Evaluator {
     /// - Parameter vocabulary: Tells how many bytes the tokens stand for.
     /// - Returns: the loss that follows from these logits, each sequence seen whole; `nil` when no sequence has two
     ///   tokens, so that none is predicted.
-    /// - Throws: what ``logits(of:_:)`` throws; ``CheckpointFileError``. On an error the file is as it was.
+    /// - Throws: what ``logits(of:_:)`` throws; ``FileError``. On an error the file is as it was.
     @discardableResult
     public func writeLogits(
         of sequences: [[Int32]], to path: String, vocabulary: (any Vocabulary)? = nil

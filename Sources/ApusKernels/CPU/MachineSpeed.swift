@@ -23,6 +23,12 @@ public enum MachineSpeed {
         return operations * Double(pool.threadCount) / seconds
     }
 
+    /// What no product of `backend` can pass: the peak of its threads, and for another device that of a large product.
+    public static func peak(_ dtype: DType, backend: any Backend, rounds: Int = 5) throws -> Double {
+        guard let backend = backend as? CPUBackend else { return try product(dtype, backend: backend, rounds: rounds) }
+        return peak(dtype, pool: backend.pool, rounds: rounds)
+    }
+
     /// FLOP/s of a large product, the best of several.
     public static func product(_ dtype: DType, backend: any Backend, rounds: Int = 5) throws -> Double {
         let backend = ownMemory(backend)

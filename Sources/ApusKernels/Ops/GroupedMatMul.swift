@@ -36,27 +36,16 @@ extension CPUBackend: GroupedMatMulOp {
         try rows?.waitUntilReady()
         try weights.waitUntilReady()
         try offsets.waitUntilReady()
-        let groups = offsets.array(of: Int32.self).map(Int.init)
-        let product = { (expert: Int, range: Range<Int>) in
+        var queue = ProductQueue(self)
+        for (expert, range) in groups(offsets) {
             let weight = weights[expert..<expert + 1].reshaped(weights.shape[1], weights.shape[2])
             let source = rows.map { Matrix(x, rows: $0[range]) } ?? Matrix(x[range])
-            return Product(
-                source, Matrix(weight, transposed: transposed), into: out[range],
-                isBatchInvariant: self.isBatchInvariant)
+            queue.add(
+                Product(
+                    source, Matrix(weight, transposed: transposed), into: out[range],
+                    isBatchInvariant: isBatchInvariant))
         }
-        // Blocks small enough that the pool evens out uneven experts, large enough that packing a weight pays.
-        let total = (groups.last ?? 0) - (groups.first ?? 0)
-        let blockRows = max(64, total / (4 * pool.threadCount) / 16 * 16)
-        let blocks = RowBlock.cut(groups) { expert, range in
-            let engine = productEngine.kernelEngine(for: product(expert, range).arguments)
-            let threads = (range.count + blockRows - 1) / blockRows
-            return (engine, Product.parts(of: range.count, engine, threads: threads))
-        }
-        let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
-        pool.run(parts: blocks.count) { part, thread in
-            let block = blocks[part]
-            product(block.expert, block.rows).run(block.engine, scratch.pointer(thread: thread))
-        }
+        try queue.run()
     }
 
     public func groupedWeightGradient(
@@ -69,50 +58,20 @@ extension CPUBackend: GroupedMatMulOp {
         try rows?.waitUntilReady()
         try offsets.waitUntilReady()
         try gradient.waitUntilReady()
-        let groups = offsets.array(of: Int32.self).map(Int.init)
-        // An expert is cut over its output rows only when there are fewer experts than would keep the threads even.
-        let evenCuts = max(1, min((4 * pool.threadCount + experts - 1) / max(experts, 1), width / 64))
-        let cuts = max(evenCuts, Product.parts(of: width, APUS_GEMM_ONEDNN, threads: pool.threadCount))
-        let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
-        pool.run(parts: experts * cuts) { part, thread in
-            let (expert, cut) = (part / cuts, part % cuts)
-            let group = groups[expert]..<groups[expert + 1]
-            guard !group.isEmpty else { return }
-            let source = rows.map { Matrix(x, rows: $0[group]) } ?? Matrix(x[group])
+        var queue = ProductQueue(self)
+        for (expert, range) in groups(offsets) {
+            let source = rows.map { Matrix(x, rows: $0[range]) } ?? Matrix(x[range])
             let target = gradient[expert..<expert + 1].reshaped(width, depth)
-            let product = Product(
-                dy[group].transpose, source, into: target, beta: 1, isBatchInvariant: isBatchInvariant)
-            let engine = productEngine.kernelEngine(for: product.arguments)
-            let pieces = engine == APUS_GEMM_OWN ? evenCuts : Product.parts(of: width, engine, threads: 1)
-            guard cut < pieces else { return }
-            let begin = Product.boundary(cut, of: pieces, extent: width)
-            let end = Product.boundary(cut + 1, of: pieces, extent: width)
-            product.rows(begin..<end).run(engine, scratch.pointer(thread: thread))
+            queue.add(Product(dy[range].transpose, source, into: target, beta: 1, isBatchInvariant: isBatchInvariant))
         }
+        try queue.run()
     }
-}
 
-/// A range of one expert's rows, the unit of work of a grouped product.
-private struct RowBlock {
-    let expert: Int
-    let rows: Range<Int>
-    let engine: apus_gemm_engine
-
-    /// Cuts each expert's rows into as many blocks as `plan` says, with the engine for them.
-    static func cut(
-        _ offsets: [Int], _ plan: (_ expert: Int, _ rows: Range<Int>) -> (engine: apus_gemm_engine, parts: Int)
-    ) -> [RowBlock] {
-        var blocks: [RowBlock] = []
-        for expert in 0..<offsets.count - 1 where offsets[expert] < offsets[expert + 1] {
-            let (first, count) = (offsets[expert], offsets[expert + 1] - offsets[expert])
-            let (engine, parts) = plan(expert, first..<first + count)
-            for part in 0..<parts {
-                let begin = first + Product.boundary(part, of: parts, extent: count)
-                let end = first + Product.boundary(part + 1, of: parts, extent: count)
-                blocks.append(RowBlock(expert: expert, rows: begin..<end, engine: engine))
-            }
+    /// The experts that have rows, and which.
+    private func groups(_ offsets: Tensor) -> [(expert: Int, rows: Range<Int>)] {
+        let starts = offsets.array(of: Int32.self).map(Int.init)
+        return zip(starts, starts.dropFirst()).enumerated().compactMap { expert, bounds in
+            bounds.0 < bounds.1 ? (expert, bounds.0..<bounds.1) : nil
         }
-        // The largest first: what is left for the end is small, and the threads finish together.
-        return blocks.sorted { $0.rows.count > $1.rows.count }
     }
 }

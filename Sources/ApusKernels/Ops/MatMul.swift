@@ -72,19 +72,9 @@ extension CPUBackend: MatMulOp {
         try a.waitUntilReady()
         try b.waitUntilReady()
         if beta != 0 { try c.waitUntilReady() }
-        let product = Product(a, b, into: c, alpha: alpha, beta: beta, isBatchInvariant: isBatchInvariant)
-        let engine = productEngine.kernelEngine(for: product.arguments)
-        let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
-        // The larger extent of C is cut, so that the operand which every thread packs for itself is the smaller one.
-        let cutsRows = m >= n
-        let extent = cutsRows ? m : n
-        let parts = Product.parts(of: extent, engine, threads: pool.threadCount)
-        pool.run(parts: parts) { part, thread in
-            let begin = Product.boundary(part, of: parts, extent: extent)
-            let end = Product.boundary(part + 1, of: parts, extent: extent)
-            let piece = cutsRows ? product.rows(begin..<end) : product.columns(begin..<end)
-            piece.run(engine, scratch.pointer(thread: thread))
-        }
+        var queue = ProductQueue(self)
+        queue.add(Product(a, b, into: c, alpha: alpha, beta: beta, isBatchInvariant: isBatchInvariant))
+        try queue.run()
     }
 }
 
@@ -117,18 +107,15 @@ struct Product {
         elementSizes = (a.tensor.dtype.byteCount, b.tensor.dtype.byteCount, c.dtype.byteCount)
     }
 
-    /// Pieces that `extent` rows or columns are cut into.
-    ///
-    /// The bits of our own kernels do not depend on the cut, so each thread gets one piece; those of oneDNN may, so its
-    /// pieces, of at least 256, depend on the extent alone.
-    static func parts(of extent: Int, _ engine: apus_gemm_engine, threads: Int) -> Int {
-        max(1, engine == APUS_GEMM_OWN ? min(threads, extent / 16) : extent / 256)
-    }
-
-    /// Where piece `part` of `parts` begins, on a multiple of 16 so that full register tiles are not cut.
-    static func boundary(_ part: Int, of parts: Int, extent: Int) -> Int {
-        part >= parts ? extent : extent * part / parts / 16 * 16
-    }
+    /// Rows of C.
+    var rowCount: Int { arguments.m }
+    /// Columns of C.
+    var columnCount: Int { arguments.n }
+    /// The contracted extent.
+    var depth: Int { arguments.k }
+    /// About how long it takes, in units of a multiply-add: to bring an element of B from memory takes as long as
+    /// a dozen.
+    var cost: Int { (rowCount + 12) * columnCount * max(depth, 1) }
 
     /// The rows `range` of C and of op(A).
     func rows(_ range: Range<Int>) -> Product {
@@ -163,7 +150,28 @@ struct Product {
     /// Computes this product on the calling thread.
     func run(_ engine: apus_gemm_engine, _ scratch: UnsafeMutableRawPointer) {
         var arguments = arguments
-        let status = apus_gemm(&arguments, engine, scratch)
+        check(apus_gemm(&arguments, engine, scratch))
+    }
+
+    /// Bytes of B packed for our own kernels.
+    var packedByteCount: Int {
+        var arguments = arguments
+        return apus_gemm_packed_b_size(&arguments)
+    }
+
+    /// Packs the columns `range` of B, which begins on a multiple of 64, to where they belong in the packed whole.
+    func pack(_ range: Range<Int>, into packed: UnsafeMutableRawPointer) {
+        var arguments = arguments
+        check(apus_gemm_pack_b_columns(&arguments, range.lowerBound, range.count, packed))
+    }
+
+    /// Computes this product with our own kernels from a packed B.
+    func run(packed: UnsafeRawPointer, _ scratch: UnsafeMutableRawPointer) {
+        var arguments = arguments
+        check(apus_gemm_with_packed_b(&arguments, packed, scratch))
+    }
+
+    private func check(_ status: Int32) {
         precondition(status == APUS_GEMM_OK, "the product kernel refused \(arguments): status \(status)")
     }
 }

@@ -9,18 +9,34 @@ package enum CompanionFiles {
         "vocab.txt",
     ]
 
-    /// Copies those that are there.
+    /// The contents, by name, of those that are in a folder.
+    package static func read(from folder: String) throws(FileError) -> [String: FileContents] {
+        var contents: [String: FileContents] = [:]
+        for name in names where try FolderTree.kind("\(folder)/\(name)") != nil {
+            contents[name] = try FileContents(path: "\(folder)/\(name)")
+        }
+        return contents
+    }
+
+    /// Writes files into a folder.
     ///
     /// - Returns: what a manifest needs to check them.
-    package static func copy(from source: String, to target: String) throws(CheckpointFileError) -> [String: FileDigest]
-    {
+    package static func write(
+        _ contents: [String: FileContents], to folder: String
+    ) throws(FileError) -> [String: FileDigest] {
         var digests: [String: FileDigest] = [:]
-        for name in names where try FolderTree.kind("\(source)/\(name)") != nil {
-            let content = try MappedFile(path: "\(source)/\(name)")
-            var file = try AtomicFile(path: "\(target)/\(name)")
-            try content.withUnsafeBytes { bytes throws(CheckpointFileError) in try file.write(bytes) }
+        for (name, content) in contents.sorted(by: { $0.key < $1.key }) {
+            var file = try AtomicFile(path: "\(folder)/\(name)")
+            try file.write(content.bytes)
             digests[name] = try file.publish()
         }
         return digests
+    }
+
+    /// Copies those that are there.
+    ///
+    /// - Returns: what a manifest needs to check them.
+    package static func copy(from source: String, to target: String) throws(FileError) -> [String: FileDigest] {
+        try write(try read(from: source), to: target)
     }
 }

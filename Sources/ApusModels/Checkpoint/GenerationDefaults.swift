@@ -30,14 +30,14 @@ public struct GenerationDefaults: Sendable, Equatable {
     /// Reads those of a folder; none when it has no such file.
     ///
     /// - Parameter vocabulary: V, where it is known: ids that end a sequence are below it.
-    /// - Throws: ``CheckpointFileError``; ``ModelConfigurationError`` with the key that is not what it should be.
+    /// - Throws: ``FileError``; ``ModelConfigurationError`` with the key that is not what it should be.
     public init(folder: String, vocabulary: Int? = nil) throws {
         let path = "\(folder)/generation_config.json"
         guard try FolderTree.kind(path) != nil else {
             self.init()
             return
         }
-        let text = try MappedFile(path: path).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        let text = try FileContents(path: path).text
         let fields = try JSONFields(JSONValue(parsing: text, path: path), path: path)
         try self.init(fields)
         if let vocabulary, let end = tokens.ends.first(where: { $0 >= vocabulary }) {

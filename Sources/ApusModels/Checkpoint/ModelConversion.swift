@@ -19,7 +19,7 @@ public struct ModelConversion {
     private let roles: [String: ParameterRole]
 
     /// - Parameter type: By default `bf16` when all weights are, routers aside, else `f32`.
-    /// - Throws: ``CheckpointFileError``; ``TensorMapError`` for tensors that are missing, left over or of another shape;
+    /// - Throws: ``FileError``; ``TensorMapError`` for tensors that are missing, left over or of another shape;
     ///   ``ModelConfigurationError`` when the family cannot express the model.
     public init(_ source: ModelFolder, to family: HubFamily?, type: DType? = nil) throws {
         let configuration = source.configuration.configuration
@@ -49,11 +49,11 @@ public struct ModelConversion {
     /// Writes the new folder: weights, `config.json`, and the tokenizer and generation files that were beside the source.
     ///
     /// - Parameter check: Sees the folder complete, before it gets its name; what it throws leaves nothing behind.
-    /// - Throws: ``CheckpointFileError/alreadyExists(path:)`` and what else goes wrong with files; what `check` throws.
+    /// - Throws: ``FileError/alreadyExists(path:)`` and what else goes wrong with files; what `check` throws.
     public func write(
         to folder: String, backend: any Backend, maximumShardSize: Int = 5_000_000_000, check: (String) throws -> Void
     ) throws {
-        if try FolderTree.kind(folder) != nil { throw CheckpointFileError.alreadyExists(path: folder) }
+        if try FolderTree.kind(folder) != nil { throw FileError.alreadyExists(path: folder) }
         let directory = try AtomicDirectory(path: folder)
         let staging = directory.stagingPath
         var digests = try writeWeights(to: staging, backend, maximumShardSize)

@@ -16,12 +16,12 @@ public struct ModelFolder {
     /// - Parameter further: Parameters that a program's own routers add to the configuration's
     ///   (``Transformer/furtherParameters``). A folder with such parameters is refused by who does not name them: without
     ///   their router it would be another model.
-    /// - Throws: ``CheckpointFileError`` for what is wrong with a file, ``ModelConfigurationError`` for the
+    /// - Throws: ``FileError`` for what is wrong with a file, ``ModelConfigurationError`` for the
     ///   configuration, ``TensorMapError`` for tensors that are missing, left over or of another shape.
     public init(_ path: String, further: [ParameterDescription] = []) throws {
         self.path = path
         let file = "\(path)/config.json"
-        let text = try MappedFile(path: file).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        let text = try FileContents(path: file).text
         configuration = try CheckpointConfiguration(json: text, path: file)
         try configuration.configuration.checkSizes()
         tensors = try ShardedSafetensors(folder: path)
@@ -83,7 +83,7 @@ public struct ModelFolder {
 
 extension ShardedSafetensorsWriter {
     /// Appends a dense host tensor whole.
-    public mutating func append(_ tensor: Tensor, to name: String) throws(CheckpointFileError) {
+    public mutating func append(_ tensor: Tensor, to name: String) throws(FileError) {
         precondition(tensor.isContiguous)
         let bytes = UnsafeRawBufferPointer(
             start: tensor.rawPointer, count: tensor.dtype.byteCount(elements: tensor.count))
@@ -95,7 +95,7 @@ extension Transformer {
     /// Writes the weights into an existing folder as safetensors, under the names of `family` (`nil` for Apus' own), with
     /// the `config.json` that goes with them; returns the digests of the files with weights.
     ///
-    /// - Throws: ``CheckpointFileError``; ``ModelConfigurationError`` when the family cannot express the model.
+    /// - Throws: ``FileError``; ``ModelConfigurationError`` when the family cannot express the model.
     @discardableResult
     public func write(
         toFolder folder: String, as family: HubFamily?, tokens: SpecialTokens = SpecialTokens(), backend: any Backend,
@@ -147,9 +147,9 @@ extension Transformer {
 extension ShardedSafetensors {
     /// Copies a stored tensor into a dense host tensor of the same type and number of elements.
     ///
-    /// - Throws: ``CheckpointFileError/noSuchTensor(path:tensor:known:)``, or ``CheckpointFileError/invalidTensor(path:tensor:reason:)``
+    /// - Throws: ``FileError/noSuchTensor(path:tensor:known:)``, or ``FileError/invalidTensor(path:tensor:reason:)``
     ///   when type or size differ.
-    public func read(_ name: String, into target: Tensor) throws(CheckpointFileError) {
+    public func read(_ name: String, into target: Tensor) throws(FileError) {
         let entry = try entry(name)
         guard entry.dtype == target.dtype, entry.count == target.count, target.isContiguous else {
             throw .invalidTensor(

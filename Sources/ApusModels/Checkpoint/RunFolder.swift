@@ -9,11 +9,11 @@ public enum RunFolder {
     /// A model without ``CheckpointManifest`` (a Hugging Face folder) is taken as it is.
     ///
     /// - Returns: the folder, and what was wrong with newer checkpoints of the run, newest first.
-    /// - Throws: ``CheckpointFileError/notFound(path:)`` when it is neither; what is wrong with the model, or with the
+    /// - Throws: ``FileError/notFound(path:)`` when it is neither; what is wrong with the model, or with the
     ///   newest checkpoint of a run that has no whole one.
     public static func model(
         at path: String
-    ) throws(CheckpointFileError) -> (folder: String, passedOver: [CheckpointFileError]) {
+    ) throws(FileError) -> (folder: String, passedOver: [FileError]) {
         let path = withoutTrailingSlashes(path)
         if try FolderTree.kind("\(path)/config.json") != nil {
             if try FolderTree.kind("\(path)/\(CheckpointManifest.fileName)") != nil {
@@ -31,11 +31,11 @@ public enum RunFolder {
 
     /// The newest checkpoint in a folder whose files pass their checksums, and what was wrong with newer ones, newest
     /// first. One without checksums does not pass.
-    public static func newestGood(in folder: String) -> (step: Int?, damaged: [CheckpointFileError]) {
-        var damaged: [CheckpointFileError] = []
+    public static func newestGood(in folder: String) -> (step: Int?, damaged: [FileError]) {
+        var damaged: [FileError] = []
         for step in checkpointSteps(in: folder).reversed() {
             let checkpoint = checkpointName(step: step, in: folder)
-            do throws(CheckpointFileError) {
+            do throws(FileError) {
                 try CheckpointManifest(folder: checkpoint).verify(folder: checkpoint)
                 return (step, damaged)
             } catch {
@@ -48,7 +48,12 @@ public enum RunFolder {
     /// The steps of the checkpoints in a folder, ascending; none when there is no such folder.
     public static func checkpointSteps(in folder: String) -> [Int] {
         let names = (try? FolderTree.names(in: folder)) ?? []
-        return names.compactMap { $0.hasPrefix("step-") ? Int($0.dropFirst(5)) : nil }.sorted()
+        return names.compactMap { name in
+            // What is named otherwise than a checkpoint, a copy for instance, is none: it must not count as the newest,
+            // nor as one of those to keep.
+            guard name.hasPrefix("step-"), let step = Int(name.dropFirst(5)), step >= 0 else { return nil }
+            return checkpointName(step: step, in: folder) == "\(folder)/\(name)" ? step : nil
+        }.sorted()
     }
 
     /// The folder of the checkpoint of a step: its number has eight digits, so that names sort as numbers.
@@ -57,9 +62,15 @@ public enum RunFolder {
         return "\(folder)/step-" + String(repeating: "0", count: max(0, 8 - digits.count)) + digits
     }
 
-    /// Makes a folder and those above it; one that is there is left alone.
-    public static func create(_ path: String) throws(CheckpointFileError) {
-        guard try FolderTree.kind(path) == nil else { return }
+    /// Makes a folder and those above it; one that is there, or a link to one, is left alone.
+    ///
+    /// - Throws: ``FileError/wrongKind(path:found:wanted:)`` for what is there and is no folder; what making one throws.
+    public static func create(_ path: String) throws(FileError) {
+        var status = stat()
+        if stat(path, &status) == 0 {
+            guard status.st_mode & S_IFMT != S_IFDIR else { return }
+            throw .wrongKind(path: path, found: kindName(status.st_mode), wanted: "a folder, or a new name")
+        }
         let parent = splitPath(path).folder
         if parent != path { try create(parent) }
         guard mkdir(path, 0o777) == 0 || errno == EEXIST else {
@@ -68,5 +79,5 @@ public enum RunFolder {
     }
 
     /// Removes a folder and everything in it.
-    public static func remove(_ path: String) throws(CheckpointFileError) { try FolderTree.remove(path) }
+    public static func remove(_ path: String) throws(FileError) { try FolderTree.remove(path) }
 }

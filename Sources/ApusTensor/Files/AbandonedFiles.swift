@@ -14,7 +14,7 @@ public enum AbandonedFiles {
     /// - Returns: the names removed, sorted.
     /// - Throws: `notFound`, `permissionDenied` or `system` if the folder cannot be listed.
     @discardableResult
-    public static func remove(in folder: String, prefix: String) throws(CheckpointFileError) -> [String] {
+    public static func remove(in folder: String, prefix: String) throws(FileError) -> [String] {
         try FolderTree.names(in: folder).filter { name in
             name.hasPrefix(prefix) && isTemporary(name) && (try? removeIfAbandoned("\(folder)/\(name)")) == true
         }
@@ -30,7 +30,7 @@ public enum AbandonedFiles {
     }
 
     /// - Returns: whether this call removed it.
-    private static func removeIfAbandoned(_ path: String) throws(CheckpointFileError) -> Bool {
+    private static func removeIfAbandoned(_ path: String) throws(FileError) -> Bool {
         // O_NOFOLLOW, O_NONBLOCK: a link or a pipe of such a name is none of ours.
         let handle = try FileDescriptor(
             path: path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK, operation: "opening what a dead writer left")

@@ -24,7 +24,7 @@ public struct AtomicDirectory: ~Copyable {
 
     /// - Throws: `notFound` (no such parent folder), `wrongKind` if the name leads to something that is not a folder,
     ///   `busy`, `permissionDenied`, `noSpace` or `system`.
-    public init(path: String) throws(CheckpointFileError) {
+    public init(path: String) throws(FileError) {
         let path = withoutTrailingSlashes(path)
         let (folder, name) = splitPath(path)
         guard isPlainFileName(name) else { throw .unsafeFileName(path: path, name: name) }
@@ -40,7 +40,7 @@ public struct AtomicDirectory: ~Copyable {
 
     private static func makeStaging(
         _ staging: String, for path: String
-    ) throws(CheckpointFileError) -> FileDescriptor {
+    ) throws(FileError) -> FileDescriptor {
         if mkdir(staging, 0o777) == -1 {
             // A folder of this name now has a live writer, for the others have just been cleared away.
             if errno == EEXIST { throw .busy(path: path, temporary: staging) }
@@ -63,13 +63,13 @@ public struct AtomicDirectory: ~Copyable {
     ///
     /// - Throws: `alreadyExists`, `noSpace`, `permissionDenied` or `system`. An existing folder of the name is then
     ///   unharmed, except that after a failure to sync the parent the new one may already have the name.
-    public consuming func publish(_ existing: ExistingFolder = .keep) throws(CheckpointFileError) {
+    public consuming func publish(_ existing: ExistingFolder = .keep) throws(FileError) {
         try FolderTree.sync(stagingPath)
         if existing == .replace, try FolderTree.kind(path) != nil {
             try Renaming.exchange(stagingPath, path)
             // The old folder has the staging name now, and the deinit removes it: but only once the exchange is
             // durable, or a power cut could leave the old name leading to what has been removed.
-            do throws(CheckpointFileError) {
+            do throws(FileError) {
                 try FileDescriptor.syncFolder(splitPath(path).folder)
             } catch {
                 isPublished = true

@@ -18,7 +18,7 @@ public struct AtomicFile: ~Copyable {
 
     /// - Throws: `wrongKind` if the name leads to something that is not a file, `busy`, `notFound` (no such folder),
     ///   `permissionDenied`, `noSpace` or `system`.
-    public init(path: String) throws(CheckpointFileError) {
+    public init(path: String) throws(FileError) {
         let path = withoutTrailingSlashes(path)
         let (folder, name) = splitPath(path)
         guard isPlainFileName(name) else { throw .unsafeFileName(path: path, name: name) }
@@ -30,7 +30,7 @@ public struct AtomicFile: ~Copyable {
         self.path = path
     }
 
-    private static func openTemporary(for path: String) throws(CheckpointFileError) -> FileDescriptor {
+    private static func openTemporary(for path: String) throws(FileError) -> FileDescriptor {
         let temporary = AbandonedFiles.temporaryPath(for: path)
         // A file of this name now has a live writer, for the others have just been cleared away.
         if try FolderTree.kind(temporary) != nil { throw .busy(path: path, temporary: temporary) }
@@ -50,7 +50,7 @@ public struct AtomicFile: ~Copyable {
     /// Appends bytes.
     ///
     /// - Throws: `noSpace` or `system`.
-    public mutating func write(_ bytes: UnsafeRawBufferPointer) throws(CheckpointFileError) {
+    public mutating func write(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
         for start in stride(from: 0, to: bytes.count, by: Self.pieceSize) {
             let end = min(start + Self.pieceSize, bytes.count)
             let piece = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
@@ -63,8 +63,8 @@ public struct AtomicFile: ~Copyable {
     /// Appends bytes.
     ///
     /// - Throws: `noSpace` or `system`.
-    package mutating func write(_ bytes: [UInt8]) throws(CheckpointFileError) {
-        try bytes.withUnsafeBufferPointer { bytes throws(CheckpointFileError) in
+    package mutating func write(_ bytes: [UInt8]) throws(FileError) {
+        try bytes.withUnsafeBufferPointer { bytes throws(FileError) in
             try write(UnsafeRawBufferPointer(bytes))
         }
     }
@@ -72,7 +72,7 @@ public struct AtomicFile: ~Copyable {
     /// Appends text as UTF-8.
     ///
     /// - Throws: `noSpace` or `system`.
-    public mutating func write(_ text: String) throws(CheckpointFileError) {
+    public mutating func write(_ text: String) throws(FileError) {
         try write(Array(text.utf8))
     }
 
@@ -82,7 +82,7 @@ public struct AtomicFile: ~Copyable {
     /// - Throws: `noSpace`, `permissionDenied` or `system`. An existing file of the name is then unharmed, except that
     ///   after a failure to sync the folder the new content may already have the name.
     @discardableResult
-    public consuming func publish() throws(CheckpointFileError) -> FileDigest {
+    public consuming func publish() throws(FileError) -> FileDigest {
         try file.sync()
         try Renaming.replace(file.path, with: path)
         isPublished = true
@@ -94,7 +94,7 @@ public struct AtomicFile: ~Copyable {
     ///
     /// - Throws: as `init`, `write` and `publish`.
     @discardableResult
-    public static func write(_ text: String, to path: String) throws(CheckpointFileError) -> FileDigest {
+    public static func write(_ text: String, to path: String) throws(FileError) -> FileDigest {
         var file = try AtomicFile(path: path)
         try file.write(text)
         return try file.publish()

@@ -10,7 +10,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
     /// Opens `path`; `operation` is what messages call it.
     ///
     /// `O_NONBLOCK` among the flags opens a pipe without waiting for its other end, so that it can be refused.
-    package init(path: String, flags: Int32, mode: mode_t = 0o666, operation: String) throws(CheckpointFileError) {
+    package init(path: String, flags: Int32, mode: mode_t = 0o666, operation: String) throws(FileError) {
         // A C string ends at its first zero byte: such a path would lead somewhere else than its name says.
         guard !path.utf8.contains(0) else { throw .notFound(path: path) }
         let opened = retrying { Int(open(path, flags | O_CLOEXEC, mode)) }
@@ -22,14 +22,14 @@ package struct FileDescriptor: ~Copyable, Sendable {
     deinit { close(raw) }
 
     /// Status of what is open.
-    package func status() throws(CheckpointFileError) -> stat {
+    package func status() throws(FileError) -> stat {
         var status = stat()
         if fstat(raw, &status) == -1 { throw systemFailure(path, "reading its size") }
         return status
     }
 
     /// Fails unless a regular file is open; returns its size in bytes.
-    package func regularFileSize() throws(CheckpointFileError) -> Int {
+    package func regularFileSize() throws(FileError) -> Int {
         let status = try status()
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw .wrongKind(path: path, found: kindName(status.st_mode), wanted: "a file")
@@ -38,7 +38,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
     }
 
     /// Writes all of `bytes` at the current position.
-    package func writeAll(_ bytes: UnsafeRawBufferPointer) throws(CheckpointFileError) {
+    package func writeAll(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
         var rest = bytes
         while !rest.isEmpty {
             let written = retrying { write(raw, rest.baseAddress, rest.count) }
@@ -48,14 +48,30 @@ package struct FileDescriptor: ~Copyable, Sendable {
     }
 
     /// Reads up to `buffer.count` bytes; 0 means the end of the file.
-    package func readSome(into buffer: UnsafeMutableRawBufferPointer) throws(CheckpointFileError) -> Int {
+    package func readSome(into buffer: UnsafeMutableRawBufferPointer) throws(FileError) -> Int {
         let count = retrying { read(raw, buffer.baseAddress, buffer.count) }
         if count == -1 { throw systemFailure(path, "reading") }
         return count
     }
 
+    /// Reads from byte `offset` on until `buffer` is full or the file ends; returns the bytes read.
+    ///
+    /// The current position is neither used nor moved, so that threads may share the descriptor.
+    package func readFully(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(FileError) -> Int {
+        var done = 0
+        while done < buffer.count {
+            let count = retrying {
+                pread(raw, buffer.baseAddress.map { $0 + done }, buffer.count - done, off_t(offset + done))
+            }
+            if count == -1 { throw systemFailure(path, "reading") }
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
     /// Waits until the storage holds what was written.
-    package func sync() throws(CheckpointFileError) {
+    package func sync() throws(FileError) {
         if retrying({ Int(fsync(raw)) }) == -1 {
             throw systemFailure(path, "syncing to storage", folder: splitPath(path).folder)
         }
@@ -78,14 +94,14 @@ package struct FileDescriptor: ~Copyable, Sendable {
     }
 
     /// Whether `path` still leads to what is open here.
-    package func isStillNamed() throws(CheckpointFileError) -> Bool {
+    package func isStillNamed() throws(FileError) -> Bool {
         let open = try status()
         var named = stat()
         return lstat(path, &named) == 0 && named.st_ino == open.st_ino && named.st_dev == open.st_dev
     }
 
     /// Opens a folder, syncs its list of names, closes it.
-    package static func syncFolder(_ path: String) throws(CheckpointFileError) {
+    package static func syncFolder(_ path: String) throws(FileError) {
         try FileDescriptor(path: path, flags: O_RDONLY | O_DIRECTORY, operation: "opening folder").sync()
     }
 }

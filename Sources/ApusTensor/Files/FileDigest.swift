@@ -18,7 +18,7 @@ public struct FileDigest: Sendable, Hashable {
     /// It is read, not mapped, so that a storage fault is an error and not a signal.
     ///
     /// - Throws: `notFound`, `wrongKind`, `permissionDenied` or `system`.
-    public init(ofFile path: String) throws(CheckpointFileError) {
+    public init(ofFile path: String) throws(FileError) {
         let file = try FileDescriptor(path: path, flags: O_RDONLY | O_NONBLOCK, operation: "opening")
         _ = try file.regularFileSize()
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 64)

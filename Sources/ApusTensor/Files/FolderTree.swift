@@ -5,7 +5,7 @@ package import Glibc
 /// Symbolic links are never followed.
 package enum FolderTree {
     /// Names in a folder, without "." and "..", sorted.
-    package static func names(in folder: String) throws(CheckpointFileError) -> [String] {
+    package static func names(in folder: String) throws(FileError) -> [String] {
         guard let stream = opendir(folder) else { throw systemFailure(folder, "listing the folder") }
         defer { closedir(stream) }
         var names: [String] = []
@@ -22,7 +22,7 @@ package enum FolderTree {
     }
 
     /// Kind of what a name leads to, the link itself if it is one; nil if nothing is there.
-    package static func kind(_ path: String) throws(CheckpointFileError) -> mode_t? {
+    package static func kind(_ path: String) throws(FileError) -> mode_t? {
         var status = stat()
         if lstat(path, &status) == 0 { return status.st_mode & S_IFMT }
         if errno == ENOENT { return nil }
@@ -30,7 +30,7 @@ package enum FolderTree {
     }
 
     /// Waits until the storage holds every file of a folder and the folders themselves.
-    package static func sync(_ folder: String) throws(CheckpointFileError) {
+    package static func sync(_ folder: String) throws(FileError) {
         for name in try names(in: folder) {
             let path = "\(folder)/\(name)"
             switch try kind(path) {
@@ -43,7 +43,7 @@ package enum FolderTree {
     }
 
     /// Removes a file, or a folder with all it holds.
-    package static func remove(_ path: String) throws(CheckpointFileError) {
+    package static func remove(_ path: String) throws(FileError) {
         guard let kind = try kind(path) else { return }
         if kind == S_IFDIR {
             for name in try names(in: path) { try remove("\(path)/\(name)") }

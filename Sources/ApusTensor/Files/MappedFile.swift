@@ -13,7 +13,7 @@ public final class MappedFile: Sendable {
     nonisolated(unsafe) private let base: UnsafeRawPointer?
 
     /// - Throws: `notFound`, `wrongKind`, `permissionDenied` or `system`.
-    public init(path: String) throws(CheckpointFileError) {
+    public init(path: String) throws(FileError) {
         // O_NONBLOCK: opening a pipe must not wait for a writer, it is refused by its kind below.
         let file = try FileDescriptor(path: path, flags: O_RDONLY | O_NONBLOCK, operation: "opening")
         let size = try file.regularFileSize()

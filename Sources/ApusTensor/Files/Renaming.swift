@@ -3,12 +3,12 @@ import Glibc
 /// The three ways in which a finished temporary gets its name; each is one step for everybody who looks.
 package enum Renaming {
     /// The new name may lead to a file, which is replaced.
-    package static func replace(_ from: String, with to: String) throws(CheckpointFileError) {
+    package static func replace(_ from: String, with to: String) throws(FileError) {
         if rename(from, to) == -1 { throw systemFailure(to, "renaming the finished file to this name") }
     }
 
     /// The new name must be free.
-    package static func toFreeName(_ from: String, _ to: String) throws(CheckpointFileError) {
+    package static func toFreeName(_ from: String, _ to: String) throws(FileError) {
         if rename2(from, to, flags: noReplace) { return }
         switch errno {
         case EEXIST, ENOTEMPTY: throw .alreadyExists(path: to)
@@ -21,7 +21,7 @@ package enum Renaming {
     }
 
     /// Both names exist and change places.
-    package static func exchange(_ from: String, _ to: String) throws(CheckpointFileError) {
+    package static func exchange(_ from: String, _ to: String) throws(FileError) {
         if rename2(from, to, flags: exchange) { return }
         // Without the flag a replacement would leave a moment with neither; refused rather than risked.
         if errno == EINVAL || errno == ENOSYS { throw .alreadyExists(path: to) }

@@ -4,7 +4,7 @@ package import Glibc
 ///
 /// - Parameter folder: the folder whose free space is worth telling when the storage is full.
 package func systemFailure(_ path: String, _ operation: String, code: Int32 = errno, folder: String? = nil)
-    -> CheckpointFileError
+    -> FileError
 {
     switch code {
     case ENOENT: .notFound(path: path)

@@ -53,6 +53,15 @@ package struct JSONScanner {
         return key
     }
 
+    /// Whether the object has another key, which takes the place of what `key` holds, as UTF-8.
+    package mutating func nextKey(in object: inout Container, into key: inout [UInt8]) throws(Fault) -> Bool {
+        key.removeAll(keepingCapacity: true)
+        guard try advance(&object, closing: UInt8(ascii: "}")) else { return false }
+        try appendString(to: &key, "a key in double quotes")
+        try expect(UInt8(ascii: ":"), "':' after the key")
+        return true
+    }
+
     /// Whether the array has another element.
     package mutating func nextElement(in array: inout Container) throws(Fault) -> Bool {
         try advance(&array, closing: UInt8(ascii: "]"))
@@ -68,16 +77,39 @@ package struct JSONScanner {
 
     /// A string's text, escapes resolved.
     package mutating func string(_ wanted: String = "a string in double quotes") throws(Fault) -> String {
+        let (start, _) = try scanString(wanted)
+        if bytes[offset] == UInt8(ascii: "\\") { return try escapedString(from: start) }
+        offset += 1
+        return try text(UnsafeRawBufferPointer(rebasing: bytes[start..<(offset - 1)]), at: start)
+    }
+
+    /// Appends a string's text to `target` as UTF-8, escapes resolved: cheaper than a `String` where there are many.
+    package mutating func appendString(to target: inout [UInt8], _ wanted: String) throws(Fault) {
+        let (start, isASCII) = try scanString(wanted)
+        if bytes[offset] == UInt8(ascii: "\\") {
+            target.append(contentsOf: try escapedString(from: start).utf8)
+            return
+        }
+        offset += 1
+        let part = UnsafeRawBufferPointer(rebasing: bytes[start..<(offset - 1)])
+        if !isASCII { _ = try text(part, at: start) }
+        target.append(contentsOf: part)
+    }
+
+    /// Steps into a string and to its first escape, or its end.
+    ///
+    /// - Returns: where its text begins, and whether what was stepped over is ASCII alone.
+    private mutating func scanString(_ wanted: String) throws(Fault) -> (start: Int, isASCII: Bool) {
         try expect(UInt8(ascii: "\""), wanted)
         let start = offset
+        var high: UInt8 = 0
         while offset < bytes.count, bytes[offset] != UInt8(ascii: "\""), bytes[offset] != UInt8(ascii: "\\") {
             try refuseControlCharacter()
+            high |= bytes[offset]
             offset += 1
         }
         guard offset < bytes.count else { throw fault("the string that starts here does not end", at: start) }
-        if bytes[offset] == UInt8(ascii: "\\") { return try escapedString(from: start) }
-        offset += 1
-        return try text(bytes[start..<(offset - 1)], at: start)
+        return (start, high < 0x80)
     }
 
     /// A whole number from 0 to `Int.max`, written with digits alone.
@@ -127,9 +159,11 @@ package struct JSONScanner {
         while let byte = peek, byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 { offset += 1 }
     }
 
-    private mutating func expect(_ byte: UInt8, _ wanted: String) throws(Fault) {
+    private mutating func expect(_ byte: UInt8, _ wanted: @autoclosure () -> String) throws(Fault) {
         skipWhitespace()
-        guard peek == byte else { throw fault(peek == nil ? "ends where \(wanted) should be" : "expected \(wanted)") }
+        guard peek == byte else {
+            throw fault(peek == nil ? "ends where \(wanted()) should be" : "expected \(wanted())")
+        }
         offset += 1
     }
 

@@ -2,7 +2,7 @@ public import ApusKernels
 public import ApusModels
 import ApusNN
 public import ApusOptim
-import ApusTensor
+public import ApusTensor
 
 /// The checkpoints of a run, `<run>/checkpoints/step-00000500` and so on.
 ///
@@ -29,13 +29,13 @@ public struct CheckpointFolder: Sendable {
     /// Writes a checkpoint and removes those beyond ``keep``, oldest first, once the new one is safe.
     ///
     /// - Parameters:
-    ///   - companions: A folder whose tokenizer belongs to the model.
+    ///   - companions: Files that belong to the model, by name: those of its tokenizer.
     ///   - removing: Steps whose checkpoints go as well: damaged ones that a resumed run has passed over.
     ///   - prunes: Whether those beyond ``keep`` are removed.
-    /// - Throws: ``NonFiniteWeightsError`` for weights that are not numbers; ``CheckpointFileError``. What was there
+    /// - Throws: ``NonFiniteWeightsError`` for weights that are not numbers; ``FileError``. What was there
     ///   before is unharmed.
     public func save(
-        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, companions: String? = nil,
+        _ model: Transformer, _ optimizer: AdamW, _ state: TrainingState, companions: [String: FileContents] = [:],
         removing: [Int] = [], prunes: Bool = true,
         backend: any Backend
     ) throws {
@@ -53,9 +53,7 @@ public struct CheckpointFolder: Sendable {
         var writer = try ShardedSafetensorsWriter(folder: staging, base: "optimizer", tensors: specs)
         for (name, tensor) in states { try writer.append(tensor, to: name) }
         digests.merge(try writer.finish()) { first, _ in first }
-        if let companions {
-            digests.merge(try CompanionFiles.copy(from: companions, to: staging)) { first, _ in first }
-        }
+        digests.merge(try CompanionFiles.write(companions, to: staging)) { first, _ in first }
         digests["state.txt"] = try AtomicFile.write(state.text, to: "\(staging)/state.txt")
         try CheckpointManifest(files: digests).write(toFolder: staging)
         try directory.publish(.replace)
@@ -73,14 +71,14 @@ public struct CheckpointFolder: Sendable {
     /// The state of the run at a step.
     public func state(step: Int) throws -> TrainingState {
         let file = "\(folder(step: step))/state.txt"
-        let text = try MappedFile(path: file).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        let text = try FileContents(path: file).text
         return try TrainingState(text: text, path: file)
     }
 
     /// Loads weights and optimizer state of a step into a model that computes the same.
     ///
     /// - Returns: what the model's configuration says otherwise than the checkpoint's about learning alone.
-    /// - Throws: ``CheckpointFileError``, ``TensorMapError``, ``TrainingCheckpointError``.
+    /// - Throws: ``FileError``, ``TensorMapError``, ``TrainingCheckpointError``.
     @discardableResult
     public func load(
         step: Int, into model: Transformer, _ optimizer: AdamW, backend: any Backend

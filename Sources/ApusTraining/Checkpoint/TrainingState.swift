@@ -75,6 +75,8 @@ public enum TrainingCheckpointError: Error, Sendable, Equatable {
     case nothingToResume(folder: String)
     /// The folder holds a run already.
     case runExists(folder: String)
+    /// Another run is writing into the folder.
+    case runInProgress(folder: String)
     /// The checkpoint is of a run with another setting that decides its numbers.
     case different(folder: String, what: String, saved: String, asked: String)
 }
@@ -89,6 +91,8 @@ extension TrainingCheckpointError: CustomStringConvertible {
             "'\(folder)' holds no checkpoint to resume from; leave --resume out to begin"
         case .runExists(let folder):
             "'\(folder)' holds a run already; continue it with --resume, or choose another --out"
+        case .runInProgress(let folder):
+            "'\(folder)' is being written by another run; wait until that has ended, stop it, or choose another --out"
         case .different(let folder, let what, let saved, let asked):
             "'\(folder)' was trained with \(what) \(saved), not \(asked); resume with the recipe it began with"
         }

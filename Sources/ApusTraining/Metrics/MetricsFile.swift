@@ -34,7 +34,7 @@ public final class MetricsFile {
     }
 
     private static func lines(of path: String) throws -> [Substring] {
-        let text = try MappedFile(path: path).withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        let text = try FileContents(path: path, atMost: .max).text
         return text.split(separator: "\n")
     }
 

@@ -16,7 +16,7 @@ public struct StepMetrics: Sendable {
     public var learningRate: Double
     /// Tokens of the step over its seconds.
     public var tokensPerSecond: Double
-    /// Model FLOPs over what the machine's products reach, both a second.
+    /// Model FLOPs over the processor's peak in the weights' type, both a second.
     public var mfu: Double
     /// Highest bytes of tensors so far.
     public var peakBytes: Int

@@ -18,7 +18,7 @@ public final class TraceFile {
 
     /// A trace of `steps` steps to `path`, whose folder must be there: one that cannot be written is told at once.
     ///
-    /// - Throws: ``CheckpointFileError``
+    /// - Throws: ``FileError``
     public init(path: String, steps: Int = 3) throws {
         precondition(steps >= 1)
         self.path = path

@@ -12,12 +12,14 @@ struct TrainingData {
     let tokens: Int
     /// Tells a resumed run whether the data has changed.
     let checksum: UInt64
-    /// The folder with the tokenizer's file, which belongs to every checkpoint; `nil` if tokens are bytes.
-    let tokenizerFolder: String?
+    /// The tokenizer's files, by name, which belong to every checkpoint; none if tokens are bytes.
+    ///
+    /// Kept, so that a checkpoint has the tokenizer that the run began with whatever becomes of the folder.
+    let companions: [String: FileContents]
 
     /// Opens the sources of a recipe. Prepared data is compared with its checksums unless the recipe says no.
     ///
-    /// - Throws: ``DataError``; ``CheckpointFileError`` for a file that cannot be opened.
+    /// - Throws: ``DataError``; ``FileError`` for a file that cannot be opened.
     init(_ recipe: Recipe) throws {
         let data = recipe.data
         let opened = try data.sources.map { try OpenedSource($0, data) }
@@ -40,7 +42,7 @@ struct TrainingData {
             heldOut = nil
         }
         checksum = opened.count == 1 ? opened[0].checksum : OpenedSource.checksum(of: opened)
-        tokenizerFolder = opened.lazy.compactMap(\.tokenizerFolder).first
+        companions = opened.lazy.map(\.companions).first { !$0.isEmpty } ?? [:]
     }
 }
 
@@ -51,7 +53,7 @@ private struct OpenedSource {
     let vocabulary: VocabularyIdentity
     let checksum: UInt64
     let isPrepared: Bool
-    let tokenizerFolder: String?
+    let companions: [String: FileContents]
 
     init(_ source: DataConfiguration.Source, _ data: DataConfiguration) throws {
         let path = source.path
@@ -63,7 +65,7 @@ private struct OpenedSource {
             parts = (corpus.training, corpus.heldOut)
             vocabulary = corpus.manifest.vocabulary
             checksum = corpus.manifest.checksum
-            tokenizerFolder = corpus.tokenizerFile == nil ? nil : corpus.path
+            companions = corpus.tokenizerFile == nil ? [:] : try CompanionFiles.read(from: corpus.path)
         } else {
             let corpus = try TextCorpus(path: path, vocabulary: ByteVocabulary())
             let (training, rest) = corpus.split(heldOut: data.heldOut)
@@ -73,7 +75,7 @@ private struct OpenedSource {
             )
             vocabulary = NamedVocabulary.bytes.identity
             checksum = corpus.checksum
-            tokenizerFolder = nil
+            companions = [:]
         }
         training = SequenceStream.Source(path: path, tokens: parts.training, weight: source.weight)
         heldOut = SequenceStream.Source(path: path, tokens: parts.heldOut, weight: source.weight)

@@ -22,6 +22,8 @@ public final class TrainingRun {
     private let data: TrainingData
     private let checkpoints: CheckpointFolder
     private let progress: ProgressLine
+    /// Held from here to the end of ``run()``.
+    private var lock: RunLock?
     private var taken = 0
     /// Tokens of the largest batch that is prepared ahead, some 100 MB.
     private static let mostTokensAhead = 1 << 23
@@ -44,13 +46,15 @@ public final class TrainingRun {
 
     /// Prepares a run: reads the text, builds the model, and loads the newest good checkpoint when `resumes`.
     ///
-    /// - Throws: ``DataError``, ``TensorError``, ``TrainingCheckpointError``, ``CheckpointFileError``.
+    /// - Throws: ``DataError``, ``TensorError``, ``TrainingCheckpointError`` (also while another run writes into the
+    ///   folder), ``FileError``.
     public init(_ recipe: Recipe, folder: String, resumes: Bool, backend: any Backend) throws {
         self.recipe = recipe
         self.folder = folder
         self.backend = backend
         progress = ProgressLine(steps: recipe.training.steps, every: recipe.output.logEvery)
         checkpoints = CheckpointFolder(run: folder, keep: recipe.output.keep)
+        lock = try RunLock.ifThere(folder)
         if !resumes, !checkpoints.steps().isEmpty { throw TrainingCheckpointError.runExists(folder: folder) }
         data = try TrainingData(recipe)
         model = try Transformer(
@@ -75,7 +79,10 @@ public final class TrainingRun {
     /// - Throws: ``NonFiniteError`` before a step that would spoil the weights, ``NonFiniteWeightsError`` when one has;
     ///   ``TensorError`` when memory runs out, ``MetricsFileError``; what saving throws.
     public func run() throws -> Outcome {
+        defer { lock = nil }
         do {
+            try RunFolder.create(folder)
+            try secureFolder()
             return try takeSteps()
         } catch {
             rescue()
@@ -83,12 +90,18 @@ public final class TrainingRun {
         }
     }
 
+    /// Another run may have made the folder since this one looked, or have left it with checkpoints of its own.
+    private func secureFolder() throws {
+        guard lock == nil else { return }
+        lock = try RunLock(folder)
+        if (checkpoints.steps().last ?? 0) > taken { throw TrainingCheckpointError.runExists(folder: folder) }
+    }
+
     private func takeSteps() throws -> Outcome {
-        try RunFolder.create(folder)
         _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
         let metricsFile = try MetricsFile(path: "\(folder)/metrics.jsonl", afterStep: taken)
         let eventFile = try EventFile(folder: "\(folder)/tensorboard", afterStep: taken, of: recipe.training.steps)
-        let peak = try MachineSpeed.product(.f32, backend: backend)
+        let peak = try MachineSpeed.peak(recipe.training.precision.modelType, backend: backend)
         let flops = recipe.model.flopsPerToken(
             meanContext: recipe.model.meanContext(sequence: recipe.data.sequenceLength)
         ).training
@@ -193,7 +206,7 @@ public final class TrainingRun {
         let state = TrainingState(step: taken, dataChecksum: data.checksum, settings: recipe.resumeSettings)
         do {
             try checkpoints.save(
-                model, optimizer, state, companions: data.tokenizerFolder, removing: passedOver, prunes: prunes,
+                model, optimizer, state, companions: data.companions, removing: passedOver, prunes: prunes,
                 backend: backend)
         } catch {
             savingError = error

@@ -88,7 +88,29 @@ static ptrdiff_t tile_start(ptrdiff_t rows, ptrdiff_t tiles, ptrdiff_t tile)
 typedef struct panel {
     const float *b;
     ptrdiff_t b_step, column, columns;
+    /// What the next panel will be packed from: lines `next_step` bytes apart, `next_lines` of them, and beside each as
+    /// many more as `next_columns` says less one.
+    const char *next;
+    ptrdiff_t next_step, next_lines, next_columns;
 } panel;
+
+enum {
+    CACHE_LINE = 64,
+    /// Steps up to which a tile waits longer for its C than it computes.
+    FEW_STEPS = 256,
+};
+
+/// What tile `t` asks for: the rows of C that the next tile adds to, or its share of the next panel.
+static gemm_ahead choose_ahead(const apus_gemm_args *g, const panel *p, ptrdiff_t steps, ptrdiff_t t, ptrdiff_t next_row,
+                               float beta)
+{
+    if (beta != 0 && steps <= FEW_STEPS && g->c_type == APUS_F32 && next_row < g->m)
+        return (gemm_ahead){(const char *)((const float *)g->c + next_row * g->ldc + p->column), g->ldc * 4};
+    const ptrdiff_t tiles = p->next ? divide_up(p->next_lines, steps) : 0, column = tiles ? t / tiles : 0;
+    if (column >= p->next_columns)
+        return (gemm_ahead){NULL, 0};
+    return (gemm_ahead){p->next + column * CACHE_LINE + t % tiles * steps * p->next_step, p->next_step};
+}
 
 /// All row tiles of a block against one panel of B. `partial` points at the block's first row and the panel's column.
 static void multiply_panel(const apus_gemm_args *g, const gemm_kernel *kernel, const blocking *x, ptrdiff_t steps,
@@ -101,16 +123,17 @@ static void multiply_panel(const apus_gemm_args *g, const gemm_kernel *kernel, c
     for (ptrdiff_t t = 0; t < tiles; t++) {
         const ptrdiff_t start = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - start;
         gemm_tile *tile = kernel->tile[count - 1];
+        const gemm_ahead ahead = choose_ahead(g, &p, steps, t, row0 + start + count, beta);
         const float *at = a + start * steps;
         float *part = partial ? partial + start * stride : NULL;
         if (part && !last) {
-            tile(steps, at, p.b, p.b_step, part, stride, 1, k_block == 0 ? 0 : 1);
+            tile(steps, at, p.b, p.b_step, ahead, part, stride, 1, k_block == 0 ? 0 : 1);
         } else if (direct) {
             float *c = (float *)g->c + (row0 + start) * g->ldc + p.column;
-            tile(steps, at, p.b, p.b_step, c, g->ldc, g->alpha, beta);
+            tile(steps, at, p.b, p.b_step, ahead, c, g->ldc, g->alpha, beta);
         } else {
             _Alignas(64) float sums[LARGEST_TILE];
-            tile(steps, at, p.b, p.b_step, sums, nr, 1, 0);
+            tile(steps, at, p.b, p.b_step, ahead, sums, nr, 1, 0);
             kernel->finish(g, sums, part, stride, row0 + start, count, p.column, p.columns, beta);
         }
     }
@@ -155,6 +178,22 @@ static int reads_b_in_place(const apus_gemm_args *g, const gemm_kernel *kernel)
     return !g->b_transposed && !g->b_rows && g->b_type == APUS_F32 && g->m <= IN_PLACE_TILES * kernel->mr;
 }
 
+/// Says where the panel after this one comes from, unless its rows are scattered.
+static void foresee(panel *p, const gemm_operand *b, ptrdiff_t column, ptrdiff_t columns, ptrdiff_t k0, ptrdiff_t k,
+                    ptrdiff_t whole_k)
+{
+    const ptrdiff_t size = b->type == APUS_BF16 ? 2 : 4;
+    if (b->rows)
+        return;
+    if (!b->lane_is_row) {
+        p->next = gemm_row(b, k0) + column * size;
+        p->next_step = b->stride * size, p->next_lines = k, p->next_columns = divide_up(columns * size, CACHE_LINE);
+    } else if (b->stride == whole_k && k == whole_k) {
+        p->next = gemm_row(b, column);
+        p->next_step = CACHE_LINE, p->next_lines = divide_up(columns * k * size, CACHE_LINE), p->next_columns = 1;
+    }
+}
+
 static void multiply(const apus_gemm_args *g, const float *packed_b, float *workspace)
 {
     const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
@@ -174,13 +213,16 @@ static void multiply(const apus_gemm_args *g, const float *packed_b, float *work
                 const ptrdiff_t k0 = kb * x.k_steps * kernel->k_unit, k = smaller(steps * kernel->k_unit, g->k - k0);
                 pack_a(&a, kernel, row0, rows, k0, k, steps, a_packed);
                 for (ptrdiff_t column = column0; column < column_end; column += nr) {
-                    panel p = {b_panel, nr, column, smaller(nr, column_end - column)};
+                    panel p = {b_panel, nr, column, smaller(nr, column_end - column), NULL, 0, 0, 0};
                     if (packed_b)
                         p.b = packed_b + packed_panel(&x, kernel, g->n, total_steps, kb, column);
                     else if (in_place && p.columns == nr)
                         p.b = (const float *)g->b + k0 * g->ldb + column, p.b_step = g->ldb;
-                    else
+                    else {
                         kernel->pack(&b, column, p.columns, nr, k0, k, b_panel);
+                        if (column + nr < column_end)
+                            foresee(&p, &b, column + nr, smaller(nr, column_end - column - nr), k0, k, g->k);
+                    }
                     multiply_panel(g, kernel, &x, steps, kb, row0, rows, a_packed, p,
                                    partial ? partial + (column - column0) : NULL);
                 }
@@ -232,34 +274,23 @@ static gemm_dot *choose_dot(const apus_gemm_args *g)
     return fits ? kernel->dot : NULL;
 }
 
-// GF/s of one thread, own kernel / oneDNN 2.6.3, alternating, Cascade Lake with its other core busy, peak 150.
-// Shape is tokens x in x out; NT forward, NN input gradient, TN weight gradient.
-//   f32               NT         NN         TN
-//   512x512x2048   110 / 117   97 / 102  101 / 98
-//   2048x256x1024  104 / 108  105 / 120   94 / 96
-//   1024x256x256   116 / 128  112 / 131  105 / 109
-//   2048x256x4096  105 / 104  100 / 118   94 / 97
-//   300x1024x2048  112 / 93   101 / 108   99 / 70
-//   100x512x1024   115 / 88   106 / 111  108 / 90
-//   64x512x2048     89 / 89    83 / 113   80 / 72
-//   16x256x512      72 / 81   129 / 121   84 / 103
-// bf16 without avx512_bf16: own 60 to 118, oneDNN 17 to 27. With avx512_bf16 the rule follows a Zen 4 trial of oneDNN
-// (180 to 215 of a peak of 231; f32 with open m only from 512 tokens on at full speed). Other CPUs differ.
+// In f32 our own kernel is as fast as oneDNN 2.6.3 or faster (`apus bench gemm`, `apus bench grouped`), needs no code
+// compiled for each shape, and its parts can be as small as keeps the threads even: a training step takes 0.94 of the
+// time (`apus bench train --products own`). In bf16 without avx512_bf16 it is several times as fast. With avx512_bf16
+// the rule follows a trial of oneDNN on Zen 4: 180 to 215 GFLOP/s of a peak of 231, our own 150 to 175.
 apus_gemm_engine apus_gemm_choose(const apus_gemm_args *g)
 {
-    const uint32_t features = apus_cpu_features();
-    const int native = (features & APUS_CPU_AVX512_BF16) != 0, bf16 = g->a_type == APUS_BF16;
-    if (!(features & APUS_CPU_AVX512) || (bf16 && !native) || choose_dot(g) || !apus_onednn_supports(g))
+    if (g->a_type != APUS_BF16 || !(apus_cpu_features() & APUS_CPU_AVX512_BF16) || choose_dot(g) ||
+        !apus_onednn_supports(g))
         return APUS_GEMM_OWN;
-    // An exact number of tokens is cut into powers of two: whole multiples of a large one only.
-    const ptrdiff_t unit = bf16 ? 64 : 256;
     int faster;
+    // An exact number of tokens is cut into powers of two: whole multiples of a large one only.
     if (g->a_transposed)
-        faster = bf16 && g->k % unit == 0 && g->c_type == APUS_F32;
+        faster = g->k % 64 == 0 && g->c_type == APUS_F32;
     else if (g->b_transposed)
-        faster = g->m % unit == 0;
+        faster = g->m % 64 == 0;
     else
-        faster = g->m > (bf16 ? 16 : native ? 512 : IN_PLACE_TILES * choose_kernel(g->a_type, g->b_type)->mr);
+        faster = g->m > 16;
     return faster && g->m * g->n >= (1 << 14) ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN;
 }
 
@@ -302,23 +333,30 @@ size_t apus_gemm_packed_b_size(const apus_gemm_args *g)
     return ((size_t)(round_up(g->n, kernel->nr) * divide_up(g->k, kernel->k_unit)) + SPILL) * sizeof(float);
 }
 
-int apus_gemm_pack_b(const apus_gemm_args *g, void *packed)
+int apus_gemm_pack_b_columns(const apus_gemm_args *g, ptrdiff_t first, ptrdiff_t count, void *packed)
 {
-    if (g->n <= 0 || g->k <= 0)
-        return g->n < 0 || g->k < 0 ? APUS_GEMM_INVALID : APUS_GEMM_OK;
+    const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
+    if (g->n < 0 || g->k < 0 || first < 0 || count < 0 || first + count > g->n || first % kernel->nr != 0)
+        return APUS_GEMM_INVALID;
+    if (count == 0 || g->k == 0)
+        return APUS_GEMM_OK;
     if (!packed || !g->b || g->ldb < (g->b_transposed ? g->k : g->n))
         return APUS_GEMM_INVALID;
-    const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
     const blocking x = choose_blocking(g, kernel);
     const gemm_operand b = operand_b(g);
-    const ptrdiff_t total_steps = divide_up(g->k, kernel->k_unit);
+    const ptrdiff_t total_steps = divide_up(g->k, kernel->k_unit), end = first + count;
     for (ptrdiff_t kb = 0; kb < x.k_blocks; kb++) {
         ptrdiff_t k0 = kb * x.k_steps * kernel->k_unit, k = smaller(x.k_steps * kernel->k_unit, g->k - k0);
-        for (ptrdiff_t column = 0; column < g->n; column += kernel->nr)
+        for (ptrdiff_t column = first; column < end; column += kernel->nr)
             kernel->pack(&b, column, smaller(kernel->nr, g->n - column), kernel->nr, k0, k,
                          (float *)packed + packed_panel(&x, kernel, g->n, total_steps, kb, column));
     }
     return APUS_GEMM_OK;
+}
+
+int apus_gemm_pack_b(const apus_gemm_args *g, void *packed)
+{
+    return apus_gemm_pack_b_columns(g, 0, g->n, packed);
 }
 
 int apus_gemm_with_packed_b(const apus_gemm_args *g, const void *packed, void *workspace)

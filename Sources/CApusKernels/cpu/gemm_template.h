@@ -44,23 +44,20 @@ GEMM_INLINE void store_bf16(apus_bf16 *p, vec x)
 /// How many steps ahead a tile asks for B.
 #define GEMM_AHEAD 8
 
-GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step,
-                           float *c, ptrdiff_t ldc, float alpha, float beta)
+/// Adds up `steps` outer products. `asks` is known where this is inlined: only a loop that asks for more pays for it.
+GEMM_INLINE void add_steps(const int mr, const int asks, ptrdiff_t steps, const float *a, const float *b,
+                           ptrdiff_t b_step, gemm_ahead ahead, vec acc[GEMM_MR][2])
 {
-    vec acc[GEMM_MR][2];
-#pragma clang loop unroll(full)
-    for (int i = 0; i < mr; i++) {
-        acc[i][0] = acc[i][1] = (vec)0.0f;
-        // The tile's rows of C are far apart: ask for them before the loop that hides the wait.
-        __builtin_prefetch(c + i * ldc, 1);
-        __builtin_prefetch(c + i * ldc + GEMM_NR - 1, 1);
-    }
 #pragma clang loop unroll_count(2)
     for (ptrdiff_t p = 0; p < steps; p++) {
         vec b0 = load(b), b1 = load(b + GEMM_WIDTH);
         // Steps are far apart when B is read in place, where the hardware does not foresee them.
         __builtin_prefetch(b + GEMM_AHEAD * b_step);
         __builtin_prefetch(b + GEMM_AHEAD * b_step + GEMM_NR - 1);
+        if (asks) {
+            __builtin_prefetch(ahead.from, 0, 2);
+            ahead.from += ahead.step;
+        }
 #pragma clang loop unroll(full)
         for (int i = 0; i < mr; i++) {
             vec ai = (vec)a[i];
@@ -70,6 +67,23 @@ GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const 
         a += mr;
         b += b_step;
     }
+}
+
+GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step,
+                           gemm_ahead ahead, float *c, ptrdiff_t ldc, float alpha, float beta)
+{
+    vec acc[GEMM_MR][2];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < mr; i++) {
+        acc[i][0] = acc[i][1] = (vec)0.0f;
+        // The tile's rows of C are far apart: ask for them before the loop that hides the wait.
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + GEMM_NR - 1, 1);
+    }
+    if (ahead.from)
+        add_steps(mr, 1, steps, a, b, b_step, ahead, acc);
+    else
+        add_steps(mr, 0, steps, a, b, b_step, ahead, acc);
     {
         // Not contracted: a result must not depend on which store path produced it.
 #pragma clang fp contract(off)
@@ -88,10 +102,10 @@ GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const 
 }
 
 #define GEMM_TILE(rows)                                                                                                \
-    static void tile_##rows(ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step, float *c,               \
-                            ptrdiff_t ldc, float alpha, float beta)                                                    \
+    static void tile_##rows(ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step, gemm_ahead ahead,       \
+                            float *c, ptrdiff_t ldc, float alpha, float beta)                                          \
     {                                                                                                                  \
-        tile_rows(rows, steps, a, b, b_step, c, ldc, alpha, beta);                                                     \
+        tile_rows(rows, steps, a, b, b_step, ahead, c, ldc, alpha, beta);                                              \
     }
 
 static void finish(const apus_gemm_args *g, const float *sums, const float *partial, ptrdiff_t partial_stride,

@@ -76,6 +76,10 @@ size_t apus_gemm_packed_b_size(const apus_gemm_args *args);
 /// `packed` must be 64-byte aligned. The result is valid for the current CPU level and a_type only.
 int apus_gemm_pack_b(const apus_gemm_args *args, void *packed);
 
+/// The part of `apus_gemm_pack_b` for columns first ..< first + count of B, so that several threads can share the work.
+/// `first` is a multiple of 64 and `count` too, unless they are the last columns; `packed` is that of the whole B.
+int apus_gemm_pack_b_columns(const apus_gemm_args *args, ptrdiff_t first, ptrdiff_t count, void *packed);
+
 /// `apus_gemm` with the own kernel and a packed B; b, ldb, b_rows and b_transposed are ignored.
 /// Results have the same bits as the own kernel without packing.
 int apus_gemm_with_packed_b(const apus_gemm_args *args, const void *packed, void *workspace);

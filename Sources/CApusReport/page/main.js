@@ -121,7 +121,9 @@ function showLoads(run) {
   const reach = LoadColors.reach(layers);
   heatMaps = layers.map((layer) => new HeatMap(layer, run.heat.columns));
   document.getElementById('heat-maps').replaceChildren(...heatMaps.map((map) => map.node));
-  const ends = { 0.5: ['0.71 ×', '1.41 ×'], 1: ['½ ×', '2 ×'], 2: ['¼ ×', '4 ×'], 3: ['⅛ ×', '8 ×'] }[reach];
+  const ends = {
+    0.5: ['0.71 ×', '1.41 ×'], 1: ['½ ×', '2 ×'], 2: ['¼ ×', '4 ×'], 3: ['⅛ ×', '8 ×'],
+  }[reach];
   document.getElementById('ramp-low').textContent = `${ends[0]} even, or less`;
   document.getElementById('ramp-high').textContent = `${ends[1]}, or more`;
   drawHeatMaps(reach);

@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
@@ -5,7 +6,7 @@ import Testing
 /// Merging against its definition.
 @Suite struct BPEModelTests {
     /// A model over the letters a to h with random merges, of which some give the same text.
-    private func model(_ random: inout TextRandom, merges: Int) -> BPEModel {
+    private func model(_ random: inout SeededGenerator, merges: Int) -> BPEModel {
         var tokens = TokenTable()
         for letter in "abcdefgh".utf8 { _ = tokens.insert([letter], id: tokens.idEnd) }
         var rules: [MergeRule] = []
@@ -50,7 +51,7 @@ import Testing
 
     @Test(arguments: [1 as UInt64, 2, 3])
     func `merges the lowest rank first, the leftmost of equal ones, in words of any length`(seed: UInt64) {
-        var random = TextRandom(state: seed)
+        var random = SeededGenerator(seed: seed)
         let model = model(&random, merges: 60)
         let work = EncodingWorkspace()
         // Around what the cache holds, what is scanned, and what goes through the heap.
@@ -66,7 +67,7 @@ import Testing
     }
 
     @Test func `takes little longer for a word of a million letters`() {
-        var random = TextRandom(state: 9)
+        var random = SeededGenerator(seed: 9)
         let model = model(&random, merges: 60)
         let work = EncodingWorkspace()
         let word = (0..<1_000_000).map { _ in UInt8(97 + Int.random(in: 0..<3, using: &random)) }

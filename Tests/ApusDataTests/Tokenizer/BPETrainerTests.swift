@@ -9,7 +9,7 @@ import Testing
     private let pool = ThreadPool(threadCount: 2)
 
     private func text(_ seed: UInt64, words: Int) -> [UInt8] {
-        var random = TextRandom(state: seed)
+        var random = SeededGenerator(seed: seed)
         let syllables = ["ba", "bo", "bab", "é", "ran", "tor", "to", "x1", "22", "!", "日本"]
         var text = ""
         for _ in 0..<words {
@@ -97,6 +97,24 @@ import Testing
         #expect(try trainer.train(files: paths.reversed(), pool: pool).json == fromFiles.json)
     }
 
+    @Test func `lines, packed files and folders are read as preparation reads them`() throws {
+        let texts = (0..<300).map { String(decoding: text(UInt64($0), words: 40), as: UTF8.self) }
+        let scratch = try ScratchFolder()
+        let lines = try scratch.writeLines("a.jsonl", texts)
+        let trainer = BPETrainer(vocabularySize: 400)
+        let expected = try trainer.train(texts: texts.map { Array($0.utf8) }, pool: pool)
+        #expect(try trainer.train(files: [lines], pool: pool).json == expected.json)
+        try scratch.makeFolder("below")
+        for (index, text) in texts.enumerated() { try scratch.write("below/\(index + 1000).txt", text: text) }
+        #expect(try trainer.train(files: [scratch.file("below")], pool: pool).json == expected.json)
+        let binary = try scratch.write("b.txt", [0x61, 0, 0x61])
+        #expect(throws: DataError.binary(path: binary, offset: 1, byte: 0)) {
+            try trainer.train(files: [lines, binary], pool: pool)
+        }
+        let unnamed = try scratch.write("a.json", scratch.bytes("a.jsonl"))
+        #expect(throws: DataError.looksLikeLines(path: unnamed)) { try trainer.train(files: [unnamed], pool: pool) }
+    }
+
     @Test func `rare pairs are left, and text may run out`() throws {
         let text = Array("aaaa bb".utf8)
         #expect(try BPETrainer(vocabularySize: 300, leastCount: 2).train(texts: [text], pool: pool).tokenCount == 258)
@@ -112,8 +130,6 @@ import Testing
             #expect(throws: TokenizerError.self) { try trainer.train(texts: [[97]], pool: pool) }
         }
         #expect(throws: TokenizerError.self) { try BPETrainer(vocabularySize: 300).train(texts: [[]], pool: pool) }
-        #expect(throws: TokenizerError.self) {
-            try BPETrainer(vocabularySize: 300).train(files: ["/nowhere"], pool: pool)
-        }
+        #expect(throws: DataError.self) { try BPETrainer(vocabularySize: 300).train(files: ["/nowhere"], pool: pool) }
     }
 }

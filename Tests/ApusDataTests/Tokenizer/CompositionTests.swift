@@ -1,3 +1,4 @@
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
@@ -41,7 +42,7 @@ import Testing
 
     /// The standard library composes too, by a newer Unicode; on characters of every older one it agrees.
     @Test func `agrees with canonical equality`() {
-        var random = TextRandom(state: 5)
+        var random = SeededGenerator(seed: 5)
         let pools: [ClosedRange<UInt32>] = [
             0x41...0x17F, 0x300...0x345, 0x1100...0x11C2, 0xAC00...0xAD00, 0x1E00...0x1FFE,
         ]

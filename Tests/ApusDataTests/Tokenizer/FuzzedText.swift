@@ -1,3 +1,5 @@
+import ApusTestSupport
+
 /// Text as nobody writes it: every script, marks without letters, runs of spaces, pieces of tokens.
 enum FuzzedText {
     private static let blocks: [ClosedRange<UInt32>] = [
@@ -17,7 +19,7 @@ enum FuzzedText {
 
     /// Documents that are the same for the same seed, and a few of extreme length.
     static func documents(_ count: Int, seed: UInt64) -> [[UInt8]] {
-        var random = TextRandom(state: seed)
+        var random = SeededGenerator(seed: seed)
         let fuzzed = (0..<count).map { _ in Array(document(&random).utf8) }
         let extreme = [
             "", String(repeating: "a", count: 5000), String(repeating: "ab", count: 3000),
@@ -30,7 +32,7 @@ enum FuzzedText {
         return fuzzed + extreme.map { Array($0.utf8) }
     }
 
-    private static func document(_ random: inout TextRandom) -> String {
+    private static func document(_ random: inout SeededGenerator) -> String {
         var text = ""
         for _ in 0..<random.pick([1, 2, 3, 5, 8, 20, 60]) {
             if Bool.random(using: &random) {

@@ -21,11 +21,11 @@ struct TokenizerPeer {
     let texts: [String]
 
     private init() throws {
-        var template = Array("/tmp/apus-peer-XXXXXX".utf8CString)
-        let folder = String(cString: try #require(mkdtemp(&template)))
+        let scratch = try ScratchFolder()
+        scratchUntilExit = scratch
+        atexit { scratchUntilExit = nil }
+        let folder = scratch.path
         self.folder = folder
-        folderAtExit = folder
-        atexit { try? FileManager.default.removeItem(atPath: folderAtExit) }
         try TokenizerPeer.script(["text", "\(folder)/text"])
         texts = folderNames("\(folder)/text").map { "\(folder)/text/\($0)" }
         // A part of the text is enough for vocabularies; what they lack falls to bytes.
@@ -56,18 +56,10 @@ struct TokenizerPeer {
     }
 
     static func python(_ arguments: [String]) throws -> String {
-        let python = try #require(ProcessInfo.processInfo.environment["APUS_PYTHON"])
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: python)
-        process.arguments = arguments
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw Failure(text: text) }
-        return text
+        let process = try ChildProcess(
+            try #require(ProcessInfo.processInfo.environment["APUS_PYTHON"]), arguments)
+        guard process.wait() == .exit(0) else { throw Failure(text: process.output + process.errors) }
+        return process.output
     }
 
     private struct Failure: Error {
@@ -75,8 +67,8 @@ struct TokenizerPeer {
     }
 }
 
-/// Written once, before it is read at the end of the process.
-nonisolated(unsafe) private var folderAtExit = ""
+/// Written once, and emptied at the end of the process: values that live as long are never released.
+nonisolated(unsafe) private var scratchUntilExit: ScratchFolder?
 
 /// Byte strings one after another, each behind its length in four bytes.
 enum Blocks {

@@ -45,7 +45,7 @@ import Testing
             try new.publish(existing)
         }
         try publish("first", .replace)
-        #expect(throws: CheckpointFileError.alreadyExists(path: target)) { try publish("second", .keep) }
+        #expect(throws: FileError.alreadyExists(path: target)) { try publish("second", .keep) }
         #expect(try FolderTree.names(in: target) == ["first"])
         #expect(try folder.names == ["step-1"])
         try publish("third", .replace)
@@ -57,7 +57,7 @@ import Testing
         let folder = try ScratchFolder()
         let target = try folder.makeFolder("step-1")
         let new = try AtomicDirectory(path: target)
-        do throws(CheckpointFileError) {
+        do throws(FileError) {
             try new.publish()
             Issue.record("published over an existing folder")
         } catch {
@@ -83,14 +83,14 @@ import Testing
         let folder = try ScratchFolder()
         var first = try AtomicFile(path: folder.file("f"))
         let temporary = folder.file("f.tmp-\(getpid())")
-        #expect(throws: CheckpointFileError.busy(path: folder.file("f"), temporary: temporary)) {
+        #expect(throws: FileError.busy(path: folder.file("f"), temporary: temporary)) {
             try AtomicFile.write("second", to: folder.file("f"))
         }
         try first.write("first")
         try first.publish()
         #expect(try fileBytes(folder.file("f")) == Array("first".utf8))
         let directory = try AtomicDirectory(path: folder.file("d"))
-        #expect(throws: CheckpointFileError.self) { try AtomicDirectory(path: folder.file("d")).publish() }
+        #expect(throws: FileError.self) { try AtomicDirectory(path: folder.file("d")).publish() }
         try directory.publish()
         #expect(try folder.names == ["d", "f"])
     }
@@ -101,22 +101,22 @@ import Testing
         symlink(folder.file("f"), folder.file("link"))
         let inner = try folder.makeFolder("inner")
         for path in [inner, folder.file("link"), "/dev/null"] {
-            let error = #expect(throws: CheckpointFileError.self) { try AtomicFile.write("y", to: path) }
+            let error = #expect(throws: FileError.self) { try AtomicFile.write("y", to: path) }
             guard case .wrongKind = error else {
                 Issue.record("\(path): \(String(describing: error))")
                 continue
             }
         }
         for path in [folder.file("f"), folder.file("link")] {
-            let error = #expect(throws: CheckpointFileError.self) { try AtomicDirectory(path: path).publish() }
+            let error = #expect(throws: FileError.self) { try AtomicDirectory(path: path).publish() }
             guard case .wrongKind = error else {
                 Issue.record("\(path): \(String(describing: error))")
                 continue
             }
         }
         for path in ["", "/", "..", folder.file(".."), folder.file("f/x"), folder.file("none/x")] {
-            #expect(throws: CheckpointFileError.self) { try AtomicFile.write("y", to: path) }
-            #expect(throws: CheckpointFileError.self) { try AtomicDirectory(path: path).publish() }
+            #expect(throws: FileError.self) { try AtomicFile.write("y", to: path) }
+            #expect(throws: FileError.self) { try AtomicDirectory(path: path).publish() }
         }
         #expect(try folder.names == ["f", "inner", "link"])
         #expect(try fileBytes(folder.file("f")) == Array("x".utf8))

@@ -15,8 +15,8 @@ import Testing
         return manifest
     }
 
-    private func verify(_ folder: ScratchFolder) -> CheckpointFileError? {
-        do throws(CheckpointFileError) {
+    private func verify(_ folder: ScratchFolder) -> FileError? {
+        do throws(FileError) {
             try CheckpointManifest(folder: folder.path).verify(folder: folder.path)
             return nil
         } catch {
@@ -44,7 +44,7 @@ import Testing
             var damaged = bytes
             damaged[bit / 8] ^= 1 << (bit % 8)
             try folder.write("model.safetensors", damaged)
-            let error = #expect(throws: CheckpointFileError.self) { try manifest.verify(folder: folder.path) }
+            let error = #expect(throws: FileError.self) { try manifest.verify(folder: folder.path) }
             guard case .wrongChecksum(path, _, _) = error else {
                 Issue.record("bit \(bit)")
                 return
@@ -92,13 +92,13 @@ import Testing
     func brokenManifestIsRefused(_ text: String) throws {
         let folder = try ScratchFolder()
         try folder.write(CheckpointManifest.fileName, text: text)
-        #expect(throws: CheckpointFileError.self) { try CheckpointManifest(folder: folder.path) }
+        #expect(throws: FileError.self) { try CheckpointManifest(folder: folder.path) }
     }
 
     @Test func manifestListsNoPaths() {
         let digest = FileDigest(count: 0, checksum: 0)
         for name in ["../a", "a/b", "", CheckpointManifest.fileName] {
-            #expect(throws: CheckpointFileError.self) { try CheckpointManifest(files: [name: digest]) }
+            #expect(throws: FileError.self) { try CheckpointManifest(files: [name: digest]) }
         }
     }
 }

@@ -13,9 +13,9 @@ func safetensors(_ header: String, data: Int, length: UInt64? = nil) -> [UInt8] 
 }
 
 /// The error of reading these bytes as a safetensors file, or nil if they pass.
-func headerError(_ bytes: [UInt8]) -> CheckpointFileError? {
-    do throws(CheckpointFileError) {
-        _ = try bytes.withUnsafeBufferPointer { bytes throws(CheckpointFileError) in
+func headerError(_ bytes: [UInt8]) -> FileError? {
+    do throws(FileError) {
+        _ = try bytes.withUnsafeBufferPointer { bytes throws(FileError) in
             try SafetensorsHeader(UnsafeRawBufferPointer(bytes), path: "f.safetensors")
         }
         return nil

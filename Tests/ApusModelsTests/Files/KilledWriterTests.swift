@@ -58,7 +58,7 @@ import Testing
     }
 
     @Test func missingFolderIsNamed() {
-        #expect(throws: CheckpointFileError.notFound(path: "/nonexistent/x")) {
+        #expect(throws: FileError.notFound(path: "/nonexistent/x")) {
             try AbandonedFiles.remove(in: "/nonexistent/x", prefix: "")
         }
     }

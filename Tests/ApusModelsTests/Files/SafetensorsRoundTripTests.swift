@@ -57,7 +57,7 @@ import Testing
             [("a", 2), ("b", 1), ("a", 1)], [("a", 2), ("c", 1)], [("a", 2), ("b", 1), ("c", 0)],
         ]
         for calls in wrong {
-            let error = #expect(throws: CheckpointFileError.self) { try attempt(calls) }
+            let error = #expect(throws: FileError.self) { try attempt(calls) }
             guard case .writeOutOfOrder = error else {
                 Issue.record("\(calls): \(String(describing: error))")
                 continue
@@ -78,7 +78,7 @@ import Testing
     ])
     func impossibleTensorsAreRefused(_ specs: [TensorSpec]) throws {
         let folder = try ScratchFolder()
-        let error = #expect(throws: CheckpointFileError.self) {
+        let error = #expect(throws: FileError.self) {
             try SafetensorsWriter(path: folder.file("x"), tensors: specs).finish()
         }
         guard case .invalidTensor = error else {
@@ -101,15 +101,15 @@ import Testing
         let good = try file(Int64(Int32.min))
         #expect(try good.floatValues("h") == [1, -2, 0x1p-24, .infinity])
         #expect(try good.int32Values("w") == [-5, .min])
-        let error = #expect(throws: CheckpointFileError.self) { try good.dtype("h") }
+        let error = #expect(throws: FileError.self) { try good.dtype("h") }
         #expect(error?.description.contains("tensor 'h' has dtype 'F16', Apus reads F32, BF16, I32, U8") == true)
-        #expect(throws: CheckpointFileError.self) { try good.int32Values("h") }
-        #expect(throws: CheckpointFileError.self) { try good.floatValues("w") }
+        #expect(throws: FileError.self) { try good.int32Values("h") }
+        #expect(throws: FileError.self) { try good.floatValues("w") }
         let path = folder.file("c")
-        #expect(throws: CheckpointFileError.valueOutOfRange(path: path, tensor: "w", element: 1, value: 1 << 31)) {
+        #expect(throws: FileError.valueOutOfRange(path: path, tensor: "w", element: 1, value: 1 << 31)) {
             try file(1 << 31).int32Values("w")
         }
-        #expect(throws: CheckpointFileError.noSuchTensor(path: path, tensor: "x", known: ["h", "w"])) {
+        #expect(throws: FileError.noSuchTensor(path: path, tensor: "x", known: ["h", "w"])) {
             try good.bytes("x")
         }
     }
@@ -125,25 +125,25 @@ import Testing
     @Test func onlyFilesAreOpened() throws {
         let folder = try ScratchFolder()
         mkfifo(folder.file("pipe"), 0o600)
-        #expect(throws: CheckpointFileError.notFound(path: folder.file("none"))) {
+        #expect(throws: FileError.notFound(path: folder.file("none"))) {
             try SafetensorsFile(path: folder.file("none"))
         }
-        #expect(throws: CheckpointFileError.wrongKind(path: folder.path, found: "a folder", wanted: "a file")) {
+        #expect(throws: FileError.wrongKind(path: folder.path, found: "a folder", wanted: "a file")) {
             try SafetensorsFile(path: folder.path)
         }
-        #expect(throws: CheckpointFileError.wrongKind(path: folder.file("pipe"), found: "a pipe", wanted: "a file")) {
+        #expect(throws: FileError.wrongKind(path: folder.file("pipe"), found: "a pipe", wanted: "a file")) {
             try SafetensorsFile(path: folder.file("pipe"))
         }
-        #expect(throws: CheckpointFileError.wrongKind(path: "/dev/zero", found: "a device", wanted: "a file")) {
+        #expect(throws: FileError.wrongKind(path: "/dev/zero", found: "a device", wanted: "a file")) {
             try SafetensorsFile(path: "/dev/zero")
         }
-        #expect(throws: CheckpointFileError.notFound(path: folder.file("a\0b"))) {
+        #expect(throws: FileError.notFound(path: folder.file("a\0b"))) {
             try MappedFile(path: folder.file("a\0b"))
         }
         let empty = try MappedFile(path: folder.write("empty", []))
         #expect(empty.count == 0 && empty.withUnsafeBytes(\.isEmpty))
         #expect(
-            throws: CheckpointFileError.truncated(
+            throws: FileError.truncated(
                 path: folder.file("empty"), what: "the length of its header", bytes: 0, needed: 8)
         ) { try SafetensorsFile(path: folder.file("empty")) }
     }

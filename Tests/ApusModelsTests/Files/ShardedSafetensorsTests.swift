@@ -14,8 +14,8 @@ import Testing
         return try writer.finish()
     }
 
-    private func read(_ folder: ScratchFolder) -> CheckpointFileError? {
-        do throws(CheckpointFileError) {
+    private func read(_ folder: ScratchFolder) -> FileError? {
+        do throws(FileError) {
             _ = try ShardedSafetensors(folder: folder.path)
             return nil
         } catch {
@@ -59,7 +59,7 @@ import Testing
             var writer = try ShardedSafetensorsWriter(folder: folder.path, tensors: sampleSpecs, maximumShardSize: 1)
             try sampleBytes(sampleSpecs[0]).withUnsafeBytes { try writer.append($0, to: "embed.weight") }
             try sampleBytes(sampleSpecs[1]).withUnsafeBytes { try writer.append($0, to: "scalar") }
-            do throws(CheckpointFileError) {
+            do throws(FileError) {
                 try writer.append(UnsafeRawBufferPointer(start: nil, count: 0), to: name)
                 Issue.record("accepted")
             } catch {
@@ -67,7 +67,7 @@ import Testing
             }
         }
         var writer = try ShardedSafetensorsWriter(folder: folder.path, tensors: sampleSpecs, maximumShardSize: 1)
-        do throws(CheckpointFileError) {
+        do throws(FileError) {
             try writer.append(UnsafeRawBufferPointer(start: nil, count: 0), to: "ids")
             Issue.record("a tensor was left out")
         } catch {
@@ -91,7 +91,7 @@ import Testing
         let index = folder.file("model.safetensors.index.json")
         try writeSample(to: folder.file("s1"), specs: [sampleSpecs[0]])
         try writeSample(to: folder.file("s2"), specs: [sampleSpecs[1], sampleSpecs[4]])
-        func with(_ map: String) throws -> CheckpointFileError? {
+        func with(_ map: String) throws -> FileError? {
             let text = "{\"metadata\":{\"total_size\":1e3},\"weight_map\":{\(map)}}"
             try folder.write("model.safetensors.index.json", text: text)
             return read(folder)
@@ -133,6 +133,6 @@ import Testing
     @Test func folderWithoutModelIsNamed() throws {
         let folder = try ScratchFolder()
         #expect(read(folder) == .notFound(path: folder.file("model.safetensors.index.json")))
-        #expect(throws: CheckpointFileError.self) { try ShardedSafetensors(folder: folder.file("none")) }
+        #expect(throws: FileError.self) { try ShardedSafetensors(folder: folder.file("none")) }
     }
 }

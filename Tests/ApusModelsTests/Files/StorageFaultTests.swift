@@ -9,7 +9,7 @@ import Testing
 @Suite struct StorageFaultTests {
     private static let spec = TensorSpec(name: "big", dtype: .f32, shape: [1 << 20])
 
-    private static func writeBig(_ path: String) throws(CheckpointFileError) {
+    private static func writeBig(_ path: String) throws(FileError) {
         var writer = try SafetensorsWriter(path: path, tensors: [spec])
         try writer.append([Float](repeating: 1, count: 1 << 20))
         try writer.finish()
@@ -22,7 +22,7 @@ import Testing
             signal(SIGXFSZ, SIG_IGN)
             var limit = rlimit(rlim_cur: 1 << 20, rlim_max: 1 << 20)
             setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
-            do throws(CheckpointFileError) {
+            do throws(FileError) {
                 try Self.writeBig(path)
                 exit(1)
             } catch .noSpace(_, let operation, _, let reason) {
@@ -39,7 +39,7 @@ import Testing
     func fullDisk() throws {
         let disk = try #require(TinyFileSystem(bytes: 2 << 20))
         try AtomicFile.write("old", to: disk.path + "/m.safetensors")
-        let error = #expect(throws: CheckpointFileError.self) { try Self.writeBig(disk.path + "/m.safetensors") }
+        let error = #expect(throws: FileError.self) { try Self.writeBig(disk.path + "/m.safetensors") }
         guard case .noSpace(_, _, let free?, _) = error else {
             Issue.record("\(String(describing: error))")
             return
@@ -50,7 +50,7 @@ import Testing
 
         let checkpoint = try AtomicDirectory(path: disk.path + "/step-1")
         let staging = checkpoint.stagingPath
-        #expect(throws: CheckpointFileError.self) { try Self.writeBig(staging + "/model.safetensors") }
+        #expect(throws: FileError.self) { try Self.writeBig(staging + "/model.safetensors") }
         _ = consume checkpoint
         #expect(try FolderTree.names(in: disk.path) == ["m.safetensors"])
         // A process that another test is starting may hold the removed file open for a moment longer.
@@ -71,13 +71,13 @@ import Testing
         chmod(folder.file("secret"), 0o600)
         await #expect(processExitsWith: .success) { [path = folder.path as String] in
             guard setegid(65534) == 0, seteuid(65534) == 0 else { exit(9) }
-            func isDenied(_ body: () throws(CheckpointFileError) -> Void) -> Bool {
-                do throws(CheckpointFileError) { try body() } catch .permissionDenied { return true } catch {}
+            func isDenied(_ body: () throws(FileError) -> Void) -> Bool {
+                do throws(FileError) { try body() } catch .permissionDenied { return true } catch {}
                 return false
             }
-            let write = isDenied { () throws(CheckpointFileError) in try AtomicFile.write("y", to: path + "/f") }
-            let make = isDenied { () throws(CheckpointFileError) in try AtomicDirectory(path: path + "/d").publish() }
-            let open = isDenied { () throws(CheckpointFileError) in _ = try MappedFile(path: path + "/secret") }
+            let write = isDenied { () throws(FileError) in try AtomicFile.write("y", to: path + "/f") }
+            let make = isDenied { () throws(FileError) in try AtomicDirectory(path: path + "/d").publish() }
+            let open = isDenied { () throws(FileError) in _ = try MappedFile(path: path + "/secret") }
             exit(write && make && open ? 0 : 1)
         }
         #expect(try folder.names == ["secret"])
@@ -86,8 +86,8 @@ import Testing
 
 extension SafetensorsWriter {
     /// Writes the tensor "big".
-    fileprivate mutating func append(_ values: [Float]) throws(CheckpointFileError) {
-        try values.withUnsafeBufferPointer { values throws(CheckpointFileError) in
+    fileprivate mutating func append(_ values: [Float]) throws(FileError) {
+        try values.withUnsafeBufferPointer { values throws(FileError) in
             try append(UnsafeRawBufferPointer(values), to: "big")
         }
     }

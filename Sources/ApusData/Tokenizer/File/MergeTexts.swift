@@ -16,29 +16,34 @@ struct MergeTexts {
                     guard try scanner.nextElement(in: &pair) else {
                         throw scanner.fault("a merge of less than two texts")
                     }
-                    bytes.append(contentsOf: try scanner.string("half of a merge").utf8)
+                    try scanner.appendString(to: &bytes, "half of a merge")
                     ends.append(Int32(bytes.count))
                 }
                 if try scanner.nextElement(in: &pair) { throw scanner.fault("a merge of more than two texts") }
             } else {
-                try append(try scanner.string("a merge: two texts, or one with a space between"), &scanner)
+                try readLine(&scanner)
             }
         }
     }
 
-    private mutating func append(_ line: String, _ scanner: inout JSONScanner) throws {
-        // The first line of the older format of two files.
-        if line.hasPrefix("#version") { return }
-        var spaces = 0
-        for byte in line.utf8 {
-            if byte == 0x20 {
-                spaces += 1
-                ends.append(Int32(bytes.count))
-            } else {
-                bytes.append(byte)
-            }
+    private mutating func readLine(_ scanner: inout JSONScanner) throws {
+        let start = bytes.count
+        try scanner.appendString(to: &bytes, "a merge: two texts, or one with a space between")
+        // A slice that lives on would make the next change copy all that was read.
+        let (isHeader, spaces) = bytes.withUnsafeBufferPointer { all in
+            let line = all[start...]
+            return (line.starts(with: "#version".utf8), (line.firstIndex(of: 0x20), line.lastIndex(of: 0x20)))
         }
-        if spaces != 1 { throw scanner.fault("the merge '\(line)', which is not two texts with a space between") }
+        // The first line of the older format of two files.
+        if isHeader {
+            bytes.removeSubrange(start...)
+            return
+        }
+        guard let space = spaces.0, space == spaces.1 else {
+            throw scanner.fault("the merge '\(text(start..<bytes.count))', which is not two texts with a space between")
+        }
+        bytes.remove(at: space)
+        ends.append(Int32(space))
         ends.append(Int32(bytes.count))
     }
 

@@ -1,9 +1,11 @@
+public import ApusTensor
+
 /// What is wrong with a tokenizer, its file or its training.
 public enum TokenizerError: Error, Sendable, Equatable {
-    /// The file cannot be opened or read.
-    case unreadable(path: String, reason: String)
-    /// The file cannot be written.
-    case unwritable(path: String, reason: String)
+    /// There is no such file.
+    case notFound(path: String)
+    /// The file cannot be read or written.
+    case file(FileError)
     /// The text is not what the format says, at this byte.
     case malformed(path: String, offset: Int, reason: String)
     /// A part that the format allows and Apus does not have.
@@ -18,8 +20,9 @@ extension TokenizerError: CustomStringConvertible {
     /// What was wrong, where, and what would work.
     public var description: String {
         switch self {
-        case .unreadable(let path, let reason): "tokenizer '\(path)' cannot be read: \(reason)"
-        case .unwritable(let path, let reason): "tokenizer '\(path)' cannot be written: \(reason)"
+        case .notFound(let path):
+            "tokenizer '\(path)': no such file; name a tokenizer.json or a SentencePiece .model"
+        case .file(let error): "tokenizer \(error)"
         case .malformed(let path, let offset, let reason):
             "tokenizer '\(path)' is not a valid tokenizer.json: \(reason), at byte \(offset)"
         case .unsupported(let path, let part, let found, let works):

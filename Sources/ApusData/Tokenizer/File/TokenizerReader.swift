@@ -118,10 +118,12 @@ struct TokenizerReader {
             throw parts.unsupported("model.vocab", "a list", works: "the object of a BPE model, texts to ids")
         }
         var vocabulary = try scanner.beginObject()
-        while let text = try scanner.nextKey(in: &vocabulary) {
+        var text: [UInt8] = []
+        while try scanner.nextKey(in: &vocabulary, into: &text) {
             let id = try scanner.wholeNumber("the id of a token")
             guard id < TokenTable.idLimit else { throw tooLarge(id, &scanner) }
-            if !parts.tokens.insert(text.utf8, id: id) {
+            if !parts.tokens.insert(text, id: id) {
+                let text = String(decoding: text, as: UTF8.self)
                 throw scanner.fault("the token '\(text)' or its id \(id) is in the vocabulary twice")
             }
         }

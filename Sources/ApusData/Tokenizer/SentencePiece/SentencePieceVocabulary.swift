@@ -29,14 +29,8 @@ public final class SentencePieceVocabulary: Vocabulary, @unchecked Sendable {
             throw .unsupported(
                 path: path, part: "libsentencepiece", found: missing.reason, works: SentencePieceLibrary.advice)
         }
-        let model = try TokenizerFile.read(path)
-        processor = .allocate(byteCount: SentencePieceVocabulary.processorBytes, alignment: 16)
-        processor.initializeMemory(as: UInt8.self, repeating: 0, count: SentencePieceVocabulary.processorBytes)
-        library.create(processor)
-        if let reason = SentencePieceVocabulary.load(library, processor, model) {
-            library.destroy(processor)
-            processor.deallocate()
-            throw .unreadable(path: path, reason: reason)
+        processor = try TokenizerFile.read(path) { [library] model throws(TokenizerError) in
+            try SentencePieceVocabulary.open(model, library, path: path)
         }
         size = Int(library.pieceCount(processor))
         let end = library.endID(processor)
@@ -67,15 +61,30 @@ public final class SentencePieceVocabulary: Vocabulary, @unchecked Sendable {
 
     // MARK: Calls
 
+    private static func open(
+        _ model: UnsafeRawBufferPointer, _ library: SentencePieceLibrary, path: String
+    ) throws(TokenizerError) -> SentencePieceLibrary.Object {
+        let processor = SentencePieceLibrary.Object.allocate(byteCount: processorBytes, alignment: 16)
+        processor.initializeMemory(as: UInt8.self, repeating: 0, count: processorBytes)
+        library.create(processor)
+        if let reason = load(library, processor, model.bindMemory(to: UInt8.self)) {
+            library.destroy(processor)
+            processor.deallocate()
+            throw .inconsistent(path: path, reason: "no SentencePiece model: \(reason)")
+        }
+        return processor
+    }
+
     /// - Returns: what the library says is wrong; nil if nothing is.
     private static func load(
-        _ library: SentencePieceLibrary, _ processor: SentencePieceLibrary.Object, _ model: [UInt8]
+        _ library: SentencePieceLibrary, _ processor: SentencePieceLibrary.Object,
+        _ model: UnsafeBufferPointer<UInt8>
     ) -> String? {
         // A status is one pointer, null when all is well.
         var status: UnsafeMutableRawPointer?
         return withUnsafeMutableBytes(of: &status) { memory -> String? in
             guard let status = memory.baseAddress else { return nil }
-            model.withUnsafeBufferPointer { library.load(status, processor, $0.count, $0.baseAddress) }
+            library.load(status, processor, model.count, model.baseAddress)
             defer { library.destroyStatus(status) }
             guard memory.load(as: UnsafeMutableRawPointer?.self) != nil else { return nil }
             return library.message(status).map { String(cString: $0) } ?? "no reason given"

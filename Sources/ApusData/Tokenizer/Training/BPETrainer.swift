@@ -45,24 +45,24 @@ public struct BPETrainer: Sendable {
         self.pattern = pattern
     }
 
-    /// Trains on files, each one document; they are read in blocks, so memory follows the number of different words.
+    /// Trains on the documents of files, folders or `-` for standard input: what ``Preparation`` reads.
     ///
-    /// - Throws: ``TokenizerError``.
-    public func train(files: [String], pool: ThreadPool) throws(TokenizerError) -> Tokenizer {
+    /// They are read in blocks, so memory follows the number of different words.
+    ///
+    /// - Throws: ``DataError`` for what cannot be read or is no text, ``TokenizerError``.
+    public func train(files: [String], format: InputFormat = .auto, pool: ThreadPool) throws -> Tokenizer {
         try check()
         var counts = WordCounts()
-        for path in files {
-            var blocks = try TextBlocks(path: path)
-            var waiting: [[UInt8]] = []
-            while let block = try blocks.next() {
-                waiting.append(block)
-                if waiting.count == 2 * pool.threadCount {
-                    count(waiting, into: &counts, pool)
-                    waiting.removeAll()
-                }
+        var blocks = try TextBlocks(files, format: format)
+        var waiting: [[[UInt8]]] = []
+        while let block = try blocks.next() {
+            waiting.append(block)
+            if waiting.count == 2 * pool.threadCount {
+                count(waiting, into: &counts, pool)
+                waiting.removeAll()
             }
-            count(waiting, into: &counts, pool)
         }
+        count(waiting, into: &counts, pool)
         return try tokenizer(counts)
     }
 
@@ -72,7 +72,7 @@ public struct BPETrainer: Sendable {
     public func train(texts: [[UInt8]], pool: ThreadPool) throws(TokenizerError) -> Tokenizer {
         try check()
         var counts = WordCounts()
-        count(texts, into: &counts, pool)
+        count(texts.map { [$0] }, into: &counts, pool)
         return try tokenizer(counts)
     }
 
@@ -88,18 +88,16 @@ public struct BPETrainer: Sendable {
         }
     }
 
-    /// Counts each text's words on a thread of its own, and adds them up in the texts' order.
-    private func count(_ texts: [[UInt8]], into counts: inout WordCounts, _ pool: ThreadPool) {
-        var parts = [WordCounts](repeating: WordCounts(), count: texts.count)
+    /// Counts the words of each block's runs on a thread of its own, and adds them up in the blocks' order.
+    private func count(_ blocks: [[[UInt8]]], into counts: inout WordCounts, _ pool: ThreadPool) {
+        var parts = [WordCounts](repeating: WordCounts(), count: blocks.count)
         parts.withUnsafeMutableBufferPointer { parts in
             // Each part writes its own element.
             nonisolated(unsafe) let parts = parts
-            pool.run(parts: texts.count) { part, _ in
-                texts[part].withUnsafeBufferPointer { text in
-                    var own = WordCounts()
-                    count(text, into: &own)
-                    parts[part] = own
-                }
+            pool.run(parts: blocks.count) { part, _ in
+                var own = WordCounts()
+                for run in blocks[part] { run.withUnsafeBufferPointer { count($0, into: &own) } }
+                parts[part] = own
             }
         }
         for part in parts { counts.add(part) }

@@ -1,67 +1,55 @@
-import Glibc
-
-/// A text file in blocks that may be cut into words one by one.
+/// The documents of files in blocks that may be cut into words one by one.
 ///
-/// Blocks end behind a line break between two visible ASCII characters, which no pattern's word reaches over; where no
-/// such break comes, a block grows until one does.
-struct TextBlocks: ~Copyable {
-    /// Bytes that are read at a time.
+/// A block is runs of text of some megabytes together. A run is a document or ends behind a line break between two
+/// visible ASCII characters, which no pattern's word reaches over; where no such break comes, a run grows until the
+/// document ends.
+struct TextBlocks {
+    /// A block has at least this many bytes.
     static let blockBytes = 1 << 22
 
-    private let path: String
-    private let descriptor: Int32
-    /// Read and not yet given out.
+    private let files: [InputFile]
+    private let reader: DocumentReader
+    /// Of a document that has not ended, what was read and not yet given out.
     private var rest: [UInt8] = []
-    private var isAtEnd = false
 
-    /// Opens a file.
-    init(path: String) throws(TokenizerError) {
-        self.path = path
-        descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .unreadable(path: path, reason: String(cString: strerror(errno))) }
+    /// The documents of `inputs`, in order: whatever ``Preparation`` reads.
+    ///
+    /// - Throws: ``DataError`` for names that lead to no file.
+    init(_ inputs: [String], format: InputFormat) throws {
+        files = try InputFile.list(inputs, format: format)
+        reader = DocumentReader(files)
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
-
-    /// The next block; nil at the end.
-    mutating func next() throws(TokenizerError) -> [UInt8]? {
-        var searched = 1
-        while true {
-            if let cut = TextBlocks.lastCut(rest, from: searched) {
-                let block = Array(rest[..<cut])
-                rest.removeSubrange(..<cut)
-                return block
+    /// The runs of the next block; nil at the end.
+    ///
+    /// - Throws: ``DataError`` for what is no text.
+    mutating func next() throws -> [[UInt8]]? {
+        var runs: [[UInt8]] = []
+        var bytes = 0
+        while bytes < TextBlocks.blockBytes, let batch = try reader.batch() {
+            for piece in batch.pieces {
+                let text = try batch.text(of: piece, in: files)
+                bytes += text.count
+                if let run = add(text, endsDocument: piece.endsDocument) { runs.append(run) }
             }
-            if isAtEnd {
-                let block = rest
-                rest = []
-                return block.isEmpty ? nil : block
-            }
-            searched = max(1, rest.count - 2)
-            try readMore()
         }
+        return bytes == 0 && runs.isEmpty ? nil : runs
     }
 
-    private mutating func readMore() throws(TokenizerError) {
-        let start = rest.count
-        var got = 0
-        rest.append(contentsOf: repeatElement(0, count: TextBlocks.blockBytes))
-        while got < TextBlocks.blockBytes {
-            let part = rest.withUnsafeMutableBytes {
-                read(descriptor, $0.baseAddress?.advanced(by: start + got), TextBlocks.blockBytes - got)
-            }
-            if part < 0 {
-                if errno == EINTR { continue }
-                throw .unreadable(path: path, reason: String(cString: strerror(errno)))
-            }
-            if part == 0 { break }
-            got += part
-        }
-        isAtEnd = got < TextBlocks.blockBytes
-        rest.removeLast(TextBlocks.blockBytes - got)
+    /// Goes on with a document.
+    ///
+    /// - Returns: the run that is complete now, if one is.
+    private mutating func add(_ text: [UInt8], endsDocument: Bool) -> [UInt8]? {
+        if endsDocument, rest.isEmpty { return text }
+        let searched = max(1, rest.count - 1)
+        rest += text
+        guard let cut = endsDocument ? rest.count : TextBlocks.lastCut(rest, from: searched) else { return nil }
+        let run = Array(rest[..<cut])
+        rest.removeSubrange(..<cut)
+        return run
     }
 
-    /// Behind the last line break of `text`, not before `start`, that may be a block's end.
+    /// Behind the last line break of `text`, not before `start`, that may be a run's end.
     private static func lastCut(_ text: [UInt8], from start: Int) -> Int? {
         let visible: ClosedRange<UInt8> = 0x21...0x7E
         var place = text.count - 2

@@ -80,29 +80,18 @@ struct BlockMap: @unchecked Sendable {
             while end < rowStarts.count - 1, isFull(end - 1), columns(ofRow: end).elementsEqual(list) { end += 1 }
             let dense = rowStarts[row]..<rowStarts[end]
             if !list.isEmpty && !dense.isEmpty {
-                let runs = self.runs(list, stackBlocks: stackBlocks)
                 let (first, stride) = (rowOffsets[row] * size * size, list.count * size)
-                let pieces = BlockMap.pieces(of: dense.count)
-                for piece in 0..<pieces {
-                    let begin = Product.boundary(piece, of: pieces, extent: dense.count)
-                    let finish = Product.boundary(piece + 1, of: pieces, extent: dense.count)
-                    bands.append(
-                        runs.map { run in
-                            BlockTile(
-                                rows: dense.lowerBound + begin..<dense.lowerBound + finish,
-                                columns: run.column * size..<(run.column + run.count) * size,
-                                value: first + begin * stride + run.place * size, stride: stride)
-                        })
-                }
+                bands.append(
+                    runs(list, stackBlocks: stackBlocks).map { run in
+                        BlockTile(
+                            rows: dense, columns: run.column * size..<(run.column + run.count) * size,
+                            value: first + run.place * size, stride: stride)
+                    })
             }
             row = end
         }
         return bands
     }
-
-    /// Pieces that `extent` rows or columns are cut into: small enough to even out threads, large enough to pay for
-    /// packing, and whatever the number of threads the same, so that sums are too.
-    private static func pieces(of extent: Int) -> Int { max(1, extent / 256) }
 
     /// Neighbouring block columns of a block row.
     private func runs(
@@ -132,14 +121,7 @@ struct BlockMap: @unchecked Sendable {
                 groups.append(column..<column + 1)
             }
         }
-        return groups.flatMap { group -> [[BlockTile]] in
-            let pieces = min(BlockMap.pieces(of: group.count * size), group.count)
-            return (0..<pieces).map { piece in
-                let begin = group.lowerBound + group.count * piece / pieces
-                let end = group.lowerBound + group.count * (piece + 1) / pieces
-                return tiles(columns: begin..<end)
-            }
-        }
+        return groups.map(tiles)
     }
 
     private func blocks(ofColumn column: Int) -> ArraySlice<Int> {

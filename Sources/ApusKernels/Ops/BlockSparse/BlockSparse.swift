@@ -48,8 +48,8 @@ extension CPUBackend: BlockSparseOp {
         try b.tensor.waitUntilReady()
         let blocks = BlockMap(topology, values: values)
         blocks.clearRaggedRows()
-        let tiles = blocks.rowTiles(stackBlocks: b.stackBlocks(topology)).flatMap { $0 }
-        try run(tiles) { tile in
+        let tiles = blocks.rowTiles(stackBlocks: b.stackBlocks(topology)).flatMap { $0.map { [$0] } }
+        try run(tiles, adds: false) { tile, _ in
             Product(
                 a.rowRange(tile.rows), b.transposedOperand(tile.columns), into: blocks.view(tile),
                 isBatchInvariant: self.isBatchInvariant)
@@ -112,32 +112,21 @@ extension CPUBackend: BlockSparseOp {
         }
     }
 
-    /// Independent tiles, the largest first.
-    private func run(_ tiles: [BlockTile], _ product: @escaping @Sendable (BlockTile) -> Product) throws {
-        try run(tiles.map { [$0] }, adds: false) { tile, _ in product(tile) }
-    }
-
-    /// The tiles of a band add to the same part of the output, in order; bands are independent.
+    /// Bands are independent; the tiles of a band add to the same part of the output, in order. Where experts choose
+    /// the blocks, a band has one tile.
     private func run(
-        _ bands: [[BlockTile]], adds: Bool, _ product: @escaping @Sendable (BlockTile, _ beta: Float) -> Product
+        _ bands: [[BlockTile]], adds: Bool, _ product: (BlockTile, _ beta: Float) -> Product
     ) throws {
-        let order = bands.sorted { $0.area > $1.area }
-        let scratch = try workspace(bytesPerThread: apus_gemm_workspace_max())
-        pool.run(parts: order.count) { part, thread in
-            for (index, tile) in order[part].enumerated() {
-                let part = product(tile, index > 0 || adds ? 1 : 0)
-                part.run(self.productEngine.kernelEngine(for: part.arguments), scratch.pointer(thread: thread))
-            }
+        for place in 0..<(bands.map(\.count).max() ?? 0) {
+            var queue = ProductQueue(self)
+            for band in bands where place < band.count { queue.add(product(band[place], place > 0 || adds ? 1 : 0)) }
+            try queue.run()
         }
     }
 
     private func clear(_ columns: Tensor) {
         for row in 0..<columns.shape[0] { fill(columns[row..<row + 1], with: 0) }
     }
-}
-
-extension [BlockTile] {
-    fileprivate var area: Int { reduce(0) { $0 + $1.rows.count * $1.columns.count } }
 }
 
 extension BlockStack {

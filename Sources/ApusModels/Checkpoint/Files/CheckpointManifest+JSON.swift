@@ -24,7 +24,7 @@ extension CheckpointManifest {
     /// - Parameters:
     ///   - text: the whole file.
     ///   - path: its name, for messages.
-    init(_ text: UnsafeRawBufferPointer, path: String) throws(CheckpointFileError) {
+    init(_ text: UnsafeRawBufferPointer, path: String) throws(FileError) {
         do throws(JSONScanner.Fault) {
             var scanner = JSONScanner(text)
             files = try Self.parse(&scanner)

@@ -9,7 +9,7 @@ public struct CheckpointManifest: Sendable, Hashable {
     public let files: [String: FileDigest]
 
     /// - Throws: `unsafeFileName`.
-    public init(files: [String: FileDigest]) throws(CheckpointFileError) {
+    public init(files: [String: FileDigest]) throws(FileError) {
         for name in files.keys where !isPlainFileName(name) || name == Self.fileName {
             throw .unsafeFileName(path: Self.fileName, name: name)
         }
@@ -19,7 +19,7 @@ public struct CheckpointManifest: Sendable, Hashable {
     /// Reads every file of a folder through, the manifest left out.
     ///
     /// - Throws: `wrongKind` if the folder holds another folder; what `FileDigest` throws.
-    public init(ofFolder folder: String) throws(CheckpointFileError) {
+    public init(ofFolder folder: String) throws(FileError) {
         var files: [String: FileDigest] = [:]
         for name in try FolderTree.names(in: folder) where name != Self.fileName {
             files[name] = try FileDigest(ofFile: "\(folder)/\(name)")
@@ -29,10 +29,10 @@ public struct CheckpointManifest: Sendable, Hashable {
 
     /// Reads a folder's manifest.
     ///
-    /// - Throws: what `MappedFile` throws, `malformed`, `unsafeFileName`.
-    public init(folder: String) throws(CheckpointFileError) {
+    /// - Throws: what `FileContents` throws, `malformed`, `unsafeFileName`.
+    public init(folder: String) throws(FileError) {
         let path = "\(withoutTrailingSlashes(folder))/\(Self.fileName)"
-        self = try MappedFile(path: path).withUnsafeBytes { text throws(CheckpointFileError) in
+        self = try FileContents(path: path).withUnsafeBytes { text throws(FileError) in
             try CheckpointManifest(text, path: path)
         }
     }
@@ -40,7 +40,7 @@ public struct CheckpointManifest: Sendable, Hashable {
     /// Writes the manifest into a folder.
     ///
     /// - Throws: what `AtomicFile` throws.
-    public func write(toFolder folder: String) throws(CheckpointFileError) {
+    public func write(toFolder folder: String) throws(FileError) {
         try AtomicFile.write(json, to: "\(withoutTrailingSlashes(folder))/\(Self.fileName)")
     }
 
@@ -50,7 +50,7 @@ public struct CheckpointManifest: Sendable, Hashable {
     ///
     /// - Throws: `notFound`, `wrongSize` or `wrongChecksum` with the path of the first bad file in the order of names;
     ///   what `FileDigest` throws.
-    public func verify(folder: String) throws(CheckpointFileError) {
+    public func verify(folder: String) throws(FileError) {
         let folder = withoutTrailingSlashes(folder)
         for (name, expected) in files.sorted(by: { $0.key < $1.key }) {
             let path = "\(folder)/\(name)"

@@ -26,8 +26,8 @@ extension SafetensorsEntry {
     ///   - dataLength: bytes of data in the file.
     init(
         _ name: String, _ fields: SafetensorsHeaderText.Fields, dataStart: Int, dataLength: Int, path: String
-    ) throws(CheckpointFileError) {
-        func invalid(_ reason: String) -> CheckpointFileError {
+    ) throws(FileError) {
+        func invalid(_ reason: String) -> FileError {
             .invalidTensor(path: path, tensor: name, reason: reason)
         }
         guard let dtypeName = fields.dtype else { throw invalid("has no 'dtype'") }

@@ -5,10 +5,10 @@ extension SafetensorsFile {
     /// Values of an I32 or I64 tensor, row-major.
     ///
     /// - Throws: `noSuchTensor`, `unsupportedDType`, or `valueOutOfRange` for the first I64 that does not fit.
-    public func int32Values(_ name: String) throws(CheckpointFileError) -> [Int32] {
+    public func int32Values(_ name: String) throws(FileError) -> [Int32] {
         let entry = try entry(name)
         guard entry.stored == .i32 || entry.stored == .i64 else { throw unsupported(entry, "I32, I64") }
-        return try bytes(name).withUnsafeBytes { bytes throws(CheckpointFileError) in
+        return try bytes(name).withUnsafeBytes { bytes throws(FileError) in
             var values: [Int32] = []
             values.reserveCapacity(entry.count)
             for element in 0..<entry.count {
@@ -31,7 +31,7 @@ extension SafetensorsFile {
     /// Exact: f32 holds every value of the other two.
     ///
     /// - Throws: `noSuchTensor`, `unsupportedDType`.
-    public func floatValues(_ name: String) throws(CheckpointFileError) -> [Float] {
+    public func floatValues(_ name: String) throws(FileError) -> [Float] {
         let entry = try entry(name)
         let bytes = try bytes(name)
         switch entry.stored {
@@ -42,7 +42,7 @@ extension SafetensorsFile {
         }
     }
 
-    private func unsupported(_ entry: SafetensorsEntry, _ readable: String) -> CheckpointFileError {
+    private func unsupported(_ entry: SafetensorsEntry, _ readable: String) -> FileError {
         .unsupportedDType(path: path, tensor: entry.name, found: entry.stored.rawValue, readable: readable)
     }
 }

@@ -15,9 +15,9 @@ public final class SafetensorsFile: Sendable {
 
     /// - Throws: `notFound`, `wrongKind`, `permissionDenied`, `truncated`, `malformed`, `invalidTensor` or
     ///   `unsupportedDType` (a format of unknown size).
-    public init(path: String) throws(CheckpointFileError) {
+    public init(path: String) throws(FileError) {
         let file = try MappedFile(path: path)
-        let header = try file.withUnsafeBytes { bytes throws(CheckpointFileError) in
+        let header = try file.withUnsafeBytes { bytes throws(FileError) in
             try SafetensorsHeader(bytes, path: path)
         }
         self.path = path
@@ -34,7 +34,7 @@ public final class SafetensorsFile: Sendable {
     public func contains(_ name: String) -> Bool { positions[name] != nil }
 
     /// - Throws: `noSuchTensor`.
-    public func entry(_ name: String) throws(CheckpointFileError) -> SafetensorsEntry {
+    public func entry(_ name: String) throws(FileError) -> SafetensorsEntry {
         guard let position = positions[name] else {
             throw .noSuchTensor(path: path, tensor: name, known: entries.prefix(3).map(\.name))
         }
@@ -44,14 +44,14 @@ public final class SafetensorsFile: Sendable {
     /// The stored bytes of a tensor, in whatever format it has.
     ///
     /// - Throws: `noSuchTensor`.
-    public func bytes(_ name: String) throws(CheckpointFileError) -> FileBytes {
+    public func bytes(_ name: String) throws(FileError) -> FileBytes {
         file[try entry(name).range]
     }
 
     /// The dtype of a tensor that Apus can use as it is stored.
     ///
     /// - Throws: `noSuchTensor`, `unsupportedDType`.
-    public func dtype(_ name: String) throws(CheckpointFileError) -> DType {
+    public func dtype(_ name: String) throws(FileError) -> DType {
         let entry = try entry(name)
         guard let dtype = entry.dtype else {
             throw .unsupportedDType(

@@ -17,9 +17,11 @@ struct SafetensorsHeader: Sendable {
     let metadata: [String: String]
 
     /// - Parameters:
-    ///   - file: the whole file.
+    ///   - file: the whole file, or its beginning with all of the header.
+    ///   - fileSize: bytes of the whole file, where `file` is its beginning.
     ///   - path: its name, for messages.
-    init(_ file: UnsafeRawBufferPointer, path: String) throws(CheckpointFileError) {
+    init(_ file: UnsafeRawBufferPointer, fileSize: Int? = nil, path: String) throws(FileError) {
+        let fileSize = fileSize ?? file.count
         guard file.count >= 8 else {
             throw .truncated(path: path, what: "the length of its header", bytes: file.count, needed: 8)
         }
@@ -46,16 +48,16 @@ struct SafetensorsHeader: Sendable {
         for (name, fields) in text.tensors {
             entries.append(
                 try SafetensorsEntry(
-                    name, fields, dataStart: dataStart, dataLength: file.count - dataStart, path: path))
+                    name, fields, dataStart: dataStart, dataLength: fileSize - dataStart, path: path))
         }
         self.entries = entries.sorted {
             ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound)
         }
-        try checkCoverage(dataStart: dataStart, fileSize: file.count, path: path)
+        try checkCoverage(dataStart: dataStart, fileSize: fileSize, path: path)
     }
 
     /// Fails unless the tensors follow one another without overlap or hole, up to the last byte.
-    private func checkCoverage(dataStart: Int, fileSize: Int, path: String) throws(CheckpointFileError) {
+    private func checkCoverage(dataStart: Int, fileSize: Int, path: String) throws(FileError) {
         var covered = dataStart
         for entry in entries {
             if entry.range.lowerBound < covered {

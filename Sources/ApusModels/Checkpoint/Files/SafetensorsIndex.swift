@@ -6,15 +6,15 @@ struct SafetensorsIndex: Sendable {
     /// Shard file name by tensor name.
     let weightMap: [String: String]
 
-    /// - Throws: what `MappedFile` throws, `malformed`, `unsafeFileName`.
-    init(path: String) throws(CheckpointFileError) {
-        self = try MappedFile(path: path).withUnsafeBytes { text throws(CheckpointFileError) in
+    /// - Throws: what `FileContents` throws, `malformed`, `unsafeFileName`.
+    init(path: String) throws(FileError) {
+        self = try FileContents(path: path).withUnsafeBytes { text throws(FileError) in
             try SafetensorsIndex(path: path, text)
         }
     }
 
     /// - Parameter text: the whole file.
-    init(path: String, _ text: UnsafeRawBufferPointer) throws(CheckpointFileError) {
+    init(path: String, _ text: UnsafeRawBufferPointer) throws(FileError) {
         self.path = path
         var map: [String: String]?
         do throws(JSONScanner.Fault) {

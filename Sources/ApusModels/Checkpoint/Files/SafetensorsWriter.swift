@@ -21,7 +21,7 @@ public struct SafetensorsWriter: ~Copyable {
     ///   - metadata: strings for `__metadata__`, written in the order of their keys.
     /// - Throws: `invalidTensor` (repeated or reserved name, negative or overflowing shape, header over the format's
     ///   limit) or what `AtomicFile` throws.
-    public init(path: String, tensors: [TensorSpec], metadata: [String: String] = [:]) throws(CheckpointFileError) {
+    public init(path: String, tensors: [TensorSpec], metadata: [String: String] = [:]) throws(FileError) {
         let header = try SafetensorsHeader.encode(tensors, metadata: metadata, path: path)
         var sizes: [Int] = []
         for tensor in tensors { sizes.append(try tensor.byteCount(path: path)) }
@@ -36,7 +36,7 @@ public struct SafetensorsWriter: ~Copyable {
     /// Appends bytes to a tensor: all of it, or the next piece.
     ///
     /// - Throws: `writeOutOfOrder` if another tensor is due or the tensor would get too long; `noSpace`, `system`.
-    public mutating func append(_ bytes: UnsafeRawBufferPointer, to name: String) throws(CheckpointFileError) {
+    public mutating func append(_ bytes: UnsafeRawBufferPointer, to name: String) throws(FileError) {
         while current < tensors.count, tensors[current].name != name, written == sizes[current] {
             current += 1
             written = 0
@@ -64,7 +64,7 @@ public struct SafetensorsWriter: ~Copyable {
     /// - Throws: `writeOutOfOrder` if bytes are missing; `noSpace`, `permissionDenied`, `system`. The file is then not
     ///   there, or is as it was.
     @discardableResult
-    public consuming func finish() throws(CheckpointFileError) -> FileDigest {
+    public consuming func finish() throws(FileError) -> FileDigest {
         while current < tensors.count, written == sizes[current] {
             current += 1
             written = 0
@@ -82,7 +82,7 @@ extension SafetensorsHeader {
     /// The length field and the JSON table, padded with spaces so that the data starts at a multiple of 8 bytes.
     static func encode(
         _ tensors: [TensorSpec], metadata: [String: String], path: String
-    ) throws(CheckpointFileError) -> [UInt8] {
+    ) throws(FileError) -> [UInt8] {
         var fields: [String] = []
         if !metadata.isEmpty {
             let strings = metadata.sorted { $0.key < $1.key }.map { "\(jsonString($0.key)):\(jsonString($0.value))" }

@@ -17,7 +17,7 @@ struct ShardPlan: Sendable {
     /// - Parameters:
     ///   - limit: bytes of tensor data per file.
     ///   - path: for messages.
-    init(_ tensors: [TensorSpec], limit: Int, base: String, path: String) throws(CheckpointFileError) {
+    init(_ tensors: [TensorSpec], limit: Int, base: String, path: String) throws(FileError) {
         var groups: [[TensorSpec]] = [[]]
         var size = 0
         var total = 0

@@ -12,13 +12,19 @@ public final class ShardedSafetensors: Sendable {
     private let locations: [String: Int]
 
     /// - Parameter base: "model" in the file names; another word finds, say, the optimizer's shards beside it.
-    /// - Throws: `notFound` (naming the index, if neither file is there), `missingShard`, `notInShard`, `notInIndex`,
+    /// - Throws: `malformed` if there is both a single file and an index, `notFound` (naming the index, if neither file is there), `missingShard`, `notInShard`, `notInIndex`,
     ///   `unsafeFileName`, `malformed`, or what `SafetensorsFile` throws.
-    public init(folder: String, base: String = "model") throws(CheckpointFileError) {
+    public init(folder: String, base: String = "model") throws(FileError) {
         let folder = withoutTrailingSlashes(folder)
         self.folder = folder
         let single = "\(folder)/\(ShardPlan.singleName(base))"
         if try FolderTree.kind(single) != nil {
+            let index = "\(folder)/\(ShardPlan.indexName(base))"
+            guard try FolderTree.kind(index) == nil else {
+                throw .malformed(
+                    path: index, offset: nil,
+                    reason: "'\(ShardPlan.singleName(base))' lies beside it, and either may be the model; remove one")
+            }
             let file = try SafetensorsFile(path: single)
             shards = [file]
             locations = Dictionary(uniqueKeysWithValues: file.entries.map { ($0.name, 0) })
@@ -55,7 +61,7 @@ public final class ShardedSafetensors: Sendable {
     /// The file that holds a tensor; its methods give entry, bytes and converted values.
     ///
     /// - Throws: `noSuchTensor`.
-    public func shard(of name: String) throws(CheckpointFileError) -> SafetensorsFile {
+    public func shard(of name: String) throws(FileError) -> SafetensorsFile {
         guard let position = locations[name] else {
             throw .noSuchTensor(path: folder, tensor: name, known: Array(shards.lazy.flatMap(\.names).prefix(3)))
         }
@@ -63,14 +69,14 @@ public final class ShardedSafetensors: Sendable {
     }
 
     /// - Throws: `noSuchTensor`.
-    public func entry(_ name: String) throws(CheckpointFileError) -> SafetensorsEntry {
+    public func entry(_ name: String) throws(FileError) -> SafetensorsEntry {
         try shard(of: name).entry(name)
     }
 
     /// The stored bytes of a tensor.
     ///
     /// - Throws: `noSuchTensor`.
-    public func bytes(_ name: String) throws(CheckpointFileError) -> FileBytes {
+    public func bytes(_ name: String) throws(FileError) -> FileBytes {
         try shard(of: name).bytes(name)
     }
 }

@@ -22,7 +22,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
     public init(
         folder: String, base: String = "model", tensors: [TensorSpec], maximumShardSize: Int = 5_000_000_000,
         metadata: [String: String] = ["format": "pt"]
-    ) throws(CheckpointFileError) {
+    ) throws(FileError) {
         let folder = withoutTrailingSlashes(folder)
         let plan = try ShardPlan(tensors, limit: maximumShardSize, base: base, path: folder)
         var shardOf: [String: Int] = [:]
@@ -45,7 +45,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
     /// A tensor of the next file closes the one before.
     ///
     /// - Throws: `writeOutOfOrder`, `noSpace`, `permissionDenied`, `system`.
-    public mutating func append(_ bytes: UnsafeRawBufferPointer, to name: String) throws(CheckpointFileError) {
+    public mutating func append(_ bytes: UnsafeRawBufferPointer, to name: String) throws(FileError) {
         guard let target = shardOf[name] else {
             throw .writeOutOfOrder(path: folder, reason: "\(quoted(name)) was written but never declared")
         }
@@ -60,7 +60,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
     ///
     /// - Returns: size and checksum of every file written, for a manifest.
     /// - Throws: as `append`.
-    public consuming func finish() throws(CheckpointFileError) -> [String: FileDigest] {
+    public consuming func finish() throws(FileError) -> [String: FileDigest] {
         while position < plan.shards.count - 1 { try openNextShard() }
         var digests = digests
         digests[plan.shards[position].name] = try writer.finish()
@@ -71,7 +71,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
         return digests
     }
 
-    private mutating func openNextShard() throws(CheckpointFileError) {
+    private mutating func openNextShard() throws(FileError) {
         let next = plan.shards[position + 1]
         var finished = try SafetensorsWriter(
             path: "\(folder)/\(next.name)", tensors: next.tensors, metadata: metadata)

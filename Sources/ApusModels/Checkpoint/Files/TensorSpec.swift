@@ -19,7 +19,7 @@ public struct TensorSpec: Sendable, Hashable {
     /// Size in bytes.
     ///
     /// - Throws: `invalidTensor` if a dimension is negative or the size overflows.
-    func byteCount(path: String) throws(CheckpointFileError) -> Int {
+    func byteCount(path: String) throws(FileError) -> Int {
         if let negative = shape.first(where: { $0 < 0 }) {
             throw .invalidTensor(path: path, tensor: name, reason: "has the negative dimension \(negative)")
         }

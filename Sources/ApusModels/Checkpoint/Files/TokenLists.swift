@@ -13,10 +13,10 @@ public struct TokenLists: Sendable, Equatable {
     /// Reads a file whole.
     ///
     /// - Parameter vocabulary: ids are below this.
-    /// - Throws: what ``MappedFile`` throws; ``CheckpointFileError/malformed(path:offset:reason:)`` with the byte at which
+    /// - Throws: what `FileContents` throws; ``FileError/malformed(path:offset:reason:)`` with the byte at which
     ///   the text stops being such a list, or at which an id stands that the vocabulary does not have.
-    public init(path: String, vocabulary: Int) throws(CheckpointFileError) {
-        lists = try MappedFile(path: path).withUnsafeBytes { text throws(CheckpointFileError) in
+    public init(path: String, vocabulary: Int) throws(FileError) {
+        lists = try FileContents(path: path, atMost: .max).withUnsafeBytes { text throws(FileError) in
             do throws(JSONScanner.Fault) {
                 return try TokenLists.parse(text, vocabulary: vocabulary)
             } catch {

@@ -17,18 +17,23 @@ public final class EventFile {
     public let path: String
     private let file: UnsafeMutablePointer<FILE>
     private let barsEvery: Int
+    private let now: () -> Double
 
     /// A new file in `folder`, made if need be, for the steps after `step` of a run of `steps` steps.
     ///
-    /// - Throws: ``CheckpointFileError``, ``MetricsFileError``.
-    public init(folder: String, afterStep step: Int, of steps: Int) throws {
+    /// - Parameter now: seconds since 1970, for people; no order follows from them, and a clock may go back.
+    /// - Throws: ``FileError``, ``MetricsFileError``.
+    public init(
+        folder: String, afterStep step: Int, of steps: Int, now: @escaping () -> Double = EventFile.wallTime
+    ) throws {
         try RunFolder.create(folder)
-        path = "\(folder)/\(try EventFile.nextName(in: folder))"
+        self.now = now
+        path = "\(folder)/\(try EventFile.nextName(in: folder, now: now()))"
         barsEvery = max(1, (steps + EventFile.barSteps - 1) / EventFile.barSteps)
         guard let file = fopen(path, "wx") else { throw MetricsFileError(path: path, code: errno) }
         self.file = file
-        try write(Event(time: EventFile.now(), step: 0, content: .version))
-        try write(Event(time: EventFile.now(), step: step + 1, content: .start))
+        try write(Event(time: now(), step: 0, content: .version))
+        try write(Event(time: now(), step: step + 1, content: .start))
     }
 
     deinit { fclose(file) }
@@ -38,7 +43,7 @@ public final class EventFile {
     /// - Throws: ``MetricsFileError``, for a full disk among others.
     public func append(_ metrics: StepMetrics) throws {
         let values = metrics.eventValues(includesBars: (metrics.step - 1) % barsEvery == 0)
-        try write(Event(time: EventFile.now(), step: metrics.step, content: .values(values)))
+        try write(Event(time: now(), step: metrics.step, content: .values(values)))
     }
 
     private func write(_ event: Event) throws {
@@ -59,16 +64,21 @@ public final class EventFile {
     }
 
     /// `events.out.tfevents.` and a time; later than every other in the folder, also when the clock was set back.
-    private static func nextName(in folder: String) throws -> String {
+    private static func nextName(in folder: String, now: Double) throws -> String {
         let prefix = "events.out.tfevents."
         let times = try FolderTree.names(in: folder).compactMap { name in
             name.hasPrefix(prefix) ? Int(name.dropFirst(prefix.count).prefix { $0.isNumber }) : nil
         }
-        let time = max(Int(now()), (times.max() ?? 0) + 1)
+        let latest = times.max() ?? 0
+        guard latest < Int.max else {
+            throw FileError.alreadyExists(path: "\(folder)/\(prefix)\(latest)")
+        }
+        let time = max(Int(exactly: now.rounded(.down)) ?? 0, latest + 1)
         return "\(prefix)\(time).apus"
     }
 
-    private static func now() -> Double {
+    /// The wall clock.
+    public static func wallTime() -> Double {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
         return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9

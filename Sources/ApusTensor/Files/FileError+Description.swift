@@ -1,6 +1,6 @@
 import Glibc
 
-extension CheckpointFileError: CustomStringConvertible {
+extension FileError: CustomStringConvertible {
     /// One line: the path, what was wrong, and after a semicolon what would work.
     public var description: String {
         switch self {

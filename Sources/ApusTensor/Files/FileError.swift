@@ -1,7 +1,7 @@
 /// What can go wrong with the files of a checkpoint.
 ///
 /// Every case carries the path it is about; `description` says what was wrong, where, and what would work.
-public enum CheckpointFileError: Error, Hashable, Sendable {
+public enum FileError: Error, Hashable, Sendable {
     /// Nothing has this name.
     case notFound(path: String)
     /// The name leads to something of the wrong kind: `found` is "a folder", "a symbolic link" and so on.

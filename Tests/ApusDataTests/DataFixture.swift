@@ -1,32 +1,10 @@
 import ApusTensor
-import Glibc
+import ApusTestSupport
 import Testing
 
 @testable import ApusData
 
-/// A folder of its own for one test, removed at the end of its life.
-final class DataScratch: Sendable {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/apus-data-XXXXXX".utf8CString)
-        path = String(cString: try #require(mkdtemp(&template)))
-    }
-
-    deinit { try? FolderTree.remove(path) }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-
-    @discardableResult
-    func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        let handle = try FileDescriptor(path: file(name), flags: O_WRONLY | O_CREAT | O_TRUNC, operation: "test")
-        try bytes.withUnsafeBytes { try handle.writeAll($0) }
-        return file(name)
-    }
-
-    @discardableResult
-    func write(_ name: String, text: String) throws -> String { try write(name, Array(text.utf8)) }
-
+extension ScratchFolder {
     func bytes(_ name: String) throws -> [UInt8] { try MappedFile(path: file(name)).withUnsafeBytes { Array($0) } }
 
     /// Writes a file of JSONL, a document a line.
@@ -65,25 +43,13 @@ func byteDocuments(_ texts: [String]) -> [[Int32]] { texts.map { $0.utf8.map(Int
 
 /// Documents of words, of very different lengths; the same for one seed.
 func sampleTexts(_ count: Int, seed: UInt64) -> [String] {
-    var random = SeededGenerator(state: seed)
+    var random = SeededGenerator(seed: seed)
     let words = ["swift", "martin", "größer", "翼を持つ", "\n", "a\tb", "\"quoted\"", "🪶", "x"]
     return (0..<count).map { index in
         let length = Int.random(in: 1...(index % 10 == 0 ? 400 : 12), using: &random)
         return "\(index) "
             + (0..<length).map { _ in words[Int.random(in: 0..<words.count, using: &random)] }
             .joined(separator: " ")
-    }
-}
-
-/// A small generator for tests (SplitMix64): the same numbers everywhere for one seed.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var word = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-        return word ^ (word >> 31)
     }
 }
 

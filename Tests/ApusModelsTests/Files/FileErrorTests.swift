@@ -3,8 +3,8 @@ import Testing
 
 @testable import ApusModels
 
-@Suite struct CheckpointFileErrorTests {
-    static let all: [CheckpointFileError] = [
+@Suite struct FileErrorTests {
+    static let all: [FileError] = [
         .notFound(path: "P"), .wrongKind(path: "P", found: "a folder", wanted: "a file"),
         .permissionDenied(path: "P", operation: "opening"),
         .noSpace(path: "P", operation: "writing", free: 3, reason: "no space left"),
@@ -21,7 +21,7 @@ import Testing
 
     /// Where, what, and after the semicolon what would work.
     @Test(arguments: all)
-    func saysWhereWhatAndWhatWouldWork(_ error: CheckpointFileError) throws {
+    func saysWhereWhatAndWhatWouldWork(_ error: FileError) throws {
         let text = error.description
         #expect(text.hasPrefix("'P'"), "\(text)")
         #expect(text.contains(": ") && text.contains("; "), "\(text)")
