@@ -25,7 +25,7 @@ public struct Machine: Sendable {
         let features = apus_cpu_features()
         let names = [
             (UInt32(APUS_CPU_AVX2), "AVX2 + FMA"), (UInt32(APUS_CPU_AVX512), "AVX-512"),
-            (UInt32(APUS_CPU_AVX512_BF16), "AVX-512 BF16"),
+            (UInt32(APUS_CPU_AVX512_BF16), "AVX-512 BF16"), (UInt32(APUS_CPU_AMX_BF16), "AMX BF16"),
         ]
         vectorUnits = names.filter { features & $0.0 != 0 }.map(\.1)
         processor = Machine.field("model name", of: "/proc/cpuinfo") ?? ""

@@ -36,8 +36,13 @@ extension CPUBackend: GroupedMatMulOp {
         try rows?.waitUntilReady()
         try weights.waitUntilReady()
         try offsets.waitUntilReady()
+        let groups = groups(offsets)
+        let weight = weights[0..<1].reshaped(weights.shape[1], weights.shape[2])
+        let (x, rows) = try picked(x, rows, groups) {
+            Product($0, Matrix(weight, transposed: transposed), into: out, isBatchInvariant: isBatchInvariant)
+        }
         var queue = ProductQueue(self)
-        for (expert, range) in groups(offsets) {
+        for (expert, range) in groups {
             let weight = weights[expert..<expert + 1].reshaped(weights.shape[1], weights.shape[2])
             let source = rows.map { Matrix(x, rows: $0[range]) } ?? Matrix(x[range])
             queue.add(
@@ -58,13 +63,34 @@ extension CPUBackend: GroupedMatMulOp {
         try rows?.waitUntilReady()
         try offsets.waitUntilReady()
         try gradient.waitUntilReady()
+        let groups = groups(offsets)
+        let (x, rows) = try picked(x, rows, groups) {
+            Product(
+                dy.transpose, $0, into: gradient[0..<1].reshaped(width, depth), beta: 1,
+                isBatchInvariant: isBatchInvariant)
+        }
         var queue = ProductQueue(self)
-        for (expert, range) in groups(offsets) {
+        for (expert, range) in groups {
             let source = rows.map { Matrix(x, rows: $0[range]) } ?? Matrix(x[range])
             let target = gradient[expert..<expert + 1].reshaped(width, depth)
             queue.add(Product(dy[range].transpose, source, into: target, beta: 1, isBatchInvariant: isBatchInvariant))
         }
         try queue.run()
+    }
+
+    /// The rows themselves where oneDNN can then compute the products and is worth a copy; else the index as it is.
+    ///
+    /// - Parameter product: What an expert's product would be with all rows.
+    private func picked(
+        _ x: Tensor, _ rows: Tensor?, _ groups: [(expert: Int, rows: Range<Int>)], _ product: (Matrix) -> Product
+    ) throws -> (Tensor, Tensor?) {
+        guard let rows, let first = groups.first, let last = groups.last, x.dtype == .bf16,
+            productEngine.kernelEngine(for: product(Matrix(x)).arguments) != APUS_GEMM_OWN
+        else { return (x, rows) }
+        let copies = try empty(Shape(last.rows.upperBound, x.shape[1]), x.dtype, .workspace)
+        let range = first.rows.lowerBound..<last.rows.upperBound
+        try gatherRows(x, index: rows[range], scale: nil, into: copies[range])
+        return (copies, nil)
     }
 
     /// The experts that have rows, and which.

@@ -283,12 +283,14 @@ apus_gemm_engine apus_gemm_choose(const apus_gemm_args *g)
     if (g->a_type != APUS_BF16 || !(apus_cpu_features() & APUS_CPU_AVX512_BF16) || choose_dot(g) ||
         !apus_onednn_supports(g))
         return APUS_GEMM_OWN;
+    // AMX, which oneDNN has and we have not, is several times as fast as anything else: also in pieces.
+    const int amx = (apus_cpu_features() & APUS_CPU_AMX_BF16) != 0;
     int faster;
     // An exact number of tokens is cut into powers of two: whole multiples of a large one only.
     if (g->a_transposed)
-        faster = g->k % 64 == 0 && g->c_type == APUS_F32;
+        faster = (amx || g->k % 64 == 0) && g->c_type == APUS_F32;
     else if (g->b_transposed)
-        faster = g->m % 64 == 0;
+        faster = (amx && g->m >= 16) || g->m % 64 == 0;
     else
         faster = g->m > 16;
     return faster && g->m * g->n >= (1 << 14) ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN;

@@ -64,6 +64,34 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static float pea
     return total;
 }
 
+/// Products of 16 x 32 and 32 x 16 bf16 in tile registers, four sums in flight.
+__attribute__((target("amx-tile,amx-bf16"))) static float peak_amx(ptrdiff_t rounds)
+{
+    _Alignas(64) struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    for (int tile = 0; tile < 8; ++tile)
+        shape.row_bytes[tile] = 64, shape.rows[tile] = 16;
+    _Alignas(64) uint16_t ones[16 * 32];
+    for (int i = 0; i < 16 * 32; ++i)
+        ones[i] = 0x3f80;
+    _tile_loadconfig(&shape);
+    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+    _tile_loadd(4, ones, 64), _tile_loadd(5, ones, 64), _tile_loadd(6, ones, 64), _tile_loadd(7, ones, 64);
+    for (ptrdiff_t r = 0; r < rounds; ++r) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    float sums[16 * 16];
+    _tile_stored(0, sums, 64);
+    _tile_release();
+    return sums[0];
+}
+
 #endif
 
 double apus_peak_run(apus_dtype dtype, ptrdiff_t rounds, float *sink)
@@ -71,6 +99,10 @@ double apus_peak_run(apus_dtype dtype, ptrdiff_t rounds, float *sink)
     int operations = 4 * 2;
 #if defined(__x86_64__)
     uint32_t features = apus_cpu_features();
+    if (dtype == APUS_BF16 && features & APUS_CPU_AMX_BF16) {
+        *sink = peak_amx(rounds);
+        return 4.0 * 2 * 16 * 16 * 32 * (double)rounds;
+    }
     if (dtype == APUS_BF16 && features & APUS_CPU_AVX512_BF16) {
         *sink = peak_avx512_bf16(rounds);
         operations = 32 * 2;

@@ -11,6 +11,9 @@ enum {
     APUS_CPU_AVX512 = 1u << 1,
     /// AVX-512 BF16 (`vdpbf16ps`), always together with APUS_CPU_AVX512.
     APUS_CPU_AVX512_BF16 = 1u << 2,
+    /// AMX with bf16, which the operating system lets this process use: what oneDNN's bf16 products run on. Always
+    /// together with APUS_CPU_AVX512_BF16.
+    APUS_CPU_AMX_BF16 = 1u << 3,
 };
 
 /// Highest instruction set that the kernels may use.
