@@ -168,7 +168,7 @@ def main():
         bf16=grouped(args, "bf16"), total=experts(args, 2048, lambda count: 8192 // count),
         same=experts(args, 8192, lambda count: 256), balanced=banks(args, "balanced"), zipf=banks(args, "zipf"),
         generate=generate(args))
-    text = (here / "cpu_template.md").read_text().format(machine=shown, threads=args.threads, s=sections)
+    text = (here / "cpu_template.md").read_text().format(machine=shown, rounds=args.rounds, s=sections)
     pathlib.Path(args.out).write_text(text)
     print(text)
 
