@@ -1,3 +1,4 @@
+import ApusExperts
 import ApusKernels
 import ApusTensor
 import ArgumentParser
@@ -76,5 +77,13 @@ func requireSizes(_ options: (name: String, value: Int)...) throws {
     let largest = 1 << 20
     for option in options where !(1...largest).contains(option.value) {
         throw ValidationError("--\(option.name) is \(option.value); it must be from 1 to \(largest)")
+    }
+}
+
+/// Checks the option `--experts`.
+func requireExperts(_ experts: Int) throws {
+    let most = MoEConfiguration.mostExperts
+    guard (1...most).contains(experts) else {
+        throw ValidationError("--experts is \(experts); a layer has from 1 to \(most)")
     }
 }

@@ -35,10 +35,8 @@ struct BenchGrouped: ParsableCommand {
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
-        try requireSizes(("rows", rows), ("experts", experts), ("inputs", inputs), ("outputs", outputs))
-        if experts > MoEConfiguration.mostExperts {
-            throw ValidationError("--experts is \(experts); a layer has at most \(MoEConfiguration.mostExperts)")
-        }
+        try requireSizes(("rows", rows), ("inputs", inputs), ("outputs", outputs))
+        try requireExperts(experts)
     }
 
     private enum Form: String, CaseIterable {

@@ -49,11 +49,9 @@ struct BenchMoELayer: ParsableCommand {
 
     func validate() throws {
         try requireSizes(
-            ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("experts", experts),
-            ("choices", choices), ("block-size", blockSize))
-        if experts > MoEConfiguration.mostExperts {
-            throw ValidationError("--experts is \(experts); a layer has at most \(MoEConfiguration.mostExperts)")
-        }
+            ("tokens", tokens), ("width", width), ("expert-width", expertWidth), ("choices", choices),
+            ("block-size", blockSize))
+        try requireExperts(experts)
         if choices > experts {
             throw ValidationError("--choices is \(choices), more than the \(experts) experts there are")
         }

@@ -100,11 +100,10 @@ struct MoELayerBench {
         }
         let store = try ParameterStore(
             [router] + inputs + outputs, backend: backend, precision: precision, isTrained: true)
+        let matrices = ExpertMatrices(inputs: inputs, outputs: outputs, activation: shape.activation)
         let experts: any ExpertBank =
             bank.kind == .blockSparse
-            ? BlockSparseBank(
-                inputs: inputs, outputs: outputs, activation: shape.activation, blockSize: shape.blockSize)
-            : GroupedBank(inputs: inputs, outputs: outputs, activation: shape.activation)
+            ? BlockSparseBank(matrices, blockSize: shape.blockSize) : GroupedBank(matrices)
         let layer = MoELayer(
             layer: 0,
             router: TopKRouter(

@@ -117,14 +117,11 @@ private struct ParameterList {
         let outputs = (0..<configuration.experts).map {
             declare("\($0).down", width, configuration.width, role: .expert, expert: $0)
         }
-        guard configuration.bank == .blockSparse else {
-            return GroupedBank(inputs: inputs, outputs: outputs, activation: configuration.activation)
-        }
+        let matrices = ExpertMatrices(inputs: inputs, outputs: outputs, activation: configuration.activation)
+        guard configuration.bank == .blockSparse else { return GroupedBank(matrices) }
         // Blocks as large as the experts are wide where the configured ones do not fit.
         let (hidden, block) = (configuration.width, configuration.blockSize)
-        return BlockSparseBank(
-            inputs: inputs, outputs: outputs, activation: configuration.activation,
-            blockSize: hidden % block == 0 ? block : hidden)
+        return BlockSparseBank(matrices, blockSize: hidden % block == 0 ? block : hidden)
     }
 
     mutating func dense(_ name: String, _ hidden: Int, _ activation: Activation) -> FeedForward {

@@ -63,4 +63,27 @@ import Testing
         }
         #expect(allocations.first == allocations.last, "\(allocations)")
     }
+
+    /// Sizes up to those that nothing could hold: a plan only counts.
+    @Test(arguments: [1, 2, 16], [(130, 1100, 1030), (65_536, 65_536, 65_536), (1 << 20, 32, 8), (3, 150_000, 4096)])
+    func `are cut into parts that hold every element once`(threads: Int, size: (m: Int, n: Int, k: Int)) throws {
+        let allocator = CachingAllocator()
+        let one = try allocator.random(Shape(1, 1), seed: 1)
+        var product = Product(one.matrix, one.transpose, into: one, isBatchInvariant: false)
+        (product.arguments.m, product.arguments.n, product.arguments.k) = (size.m, size.n, size.k)
+        let plan = ProductPlan([(product, APUS_GEMM_OWN)], threads: threads)
+        var (computed, packed) = (0, 0)
+        for part in plan.parts {
+            switch part {
+            case .whole(let piece, _): computed += piece.rowCount * piece.columnCount
+            case .multiply(let job, let rows): computed += rows.count * plan.jobs[job].product.columnCount
+            case .pack(_, let columns): packed += columns.count
+            }
+        }
+        #expect(computed == size.m * size.n)
+        #expect(packed == plan.jobs.reduce(0) { $0 + $1.product.columnCount })
+        // A part is at least some rows: the smallest of these products feeds fewer than sixteen threads.
+        #expect(plan.parts.count >= min(threads, 12))
+        for job in plan.jobs.indices { #expect(job < ProductPlan.slots || plan.offset(of: job) < plan.packedBytes) }
+    }
 }

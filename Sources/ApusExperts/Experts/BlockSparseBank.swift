@@ -1,4 +1,4 @@
-public import ApusKernels
+import ApusKernels
 public import ApusNN
 import ApusTensor
 
@@ -11,61 +11,46 @@ import ApusTensor
 /// and DSD for the first. Kept for backward: the first product's output and the topologies. The activation is computed
 /// again.
 public struct BlockSparseBank: ExpertBank {
-    /// The first matrices: for each expert (F, D), or gate above up (2F, D) for a gated activation.
-    public let inputs: [Parameter]
-    /// The second matrices, (D, F) each.
-    public let outputs: [Parameter]
-    /// The non-linearity.
-    public let activation: Activation
+    /// The experts' weights.
+    public let matrices: ExpertMatrices
     /// b; F is a multiple of it.
     public let blockSize: Int
-    private let inputSpan: ParameterSpan
-    private let outputSpan: ParameterSpan
 
-    /// A bank over matrices declared expert by expert; `inputs` holds gate and up in turn for a gated activation.
-    public init(inputs: [Parameter], outputs: [Parameter], activation: Activation, blockSize: Int = 128) {
-        let experts = outputs.count
-        precondition(experts > 0 && inputs.count == experts * activation.inputsPerOutput)
-        let (width, hidden) = (outputs[0].shape[0], outputs[0].shape[1])
-        precondition(hidden % blockSize == 0, "experts \(hidden) wide are no whole blocks of \(blockSize)")
-        self.inputs = inputs
-        self.outputs = outputs
-        self.activation = activation
+    /// A bank of these experts.
+    public init(_ matrices: ExpertMatrices, blockSize: Int = 128) {
+        precondition(
+            matrices.hidden % blockSize == 0, "experts \(matrices.hidden) wide are no whole blocks of \(blockSize)")
+        self.matrices = matrices
         self.blockSize = blockSize
-        inputSpan = ParameterSpan(inputs, shape: Shape(experts, hidden * activation.inputsPerOutput, width))
-        outputSpan = ParameterSpan(outputs, shape: Shape(experts, width, hidden))
     }
 
-    /// E.
-    public var experts: Int { outputs.count }
+    public var experts: Int { matrices.experts }
 
     public func restricted(to experts: Range<Int>) -> BlockSparseBank {
-        let stride = activation.inputsPerOutput
-        return BlockSparseBank(
-            inputs: Array(inputs[experts.lowerBound * stride..<experts.upperBound * stride]),
-            outputs: Array(outputs[experts]), activation: activation, blockSize: blockSize)
+        BlockSparseBank(matrices.restricted(to: experts), blockSize: blockSize)
     }
 
     public func callAsFunction(_ rows: RoutedRows, on tape: Tape) throws -> Variable {
         let backend = tape.backend
         let dtype = rows.source.dtype
-        let blocks = outputSpan.weightShape[2] / blockSize
+        let blocks = matrices.hidden / blockSize
         let output = try backend.blockTopology(
             offsets: rows.offsets, blocksPerExpert: blocks, blockSize: blockSize)
         // A gated activation reads twice the columns that it writes.
         let input =
-            activation.inputsPerOutput == 1
+            matrices.activation.inputsPerOutput == 1
             ? output
             : try backend.blockTopology(
-                offsets: rows.offsets, blocksPerExpert: blocks * activation.inputsPerOutput, blockSize: blockSize)
+                offsets: rows.offsets, blocksPerExpert: blocks * matrices.activation.inputsPerOutput,
+                blockSize: blockSize)
         let h = try backend.empty(valueShape(input), dtype)
         let a = try backend.empty(valueShape(output), dtype)
-        let y = try backend.empty(Shape(rows.rowBound, outputSpan.weightShape[1]), dtype)
-        try inputSpan.withWeights(on: backend.stream) {
+        let y = try backend.empty(Shape(rows.rowBound, matrices.width), dtype)
+        try matrices.inputSpan.withWeights(on: backend.stream) {
             try backend.sdd(Matrix(rows.source.tensor, rows: rows.index), BlockStack($0), topology: input, into: h)
         }
-        try backend.activate(activation, h, into: a)
-        try outputSpan.withWeights(on: backend.stream) {
+        try backend.activate(matrices.activation, h, into: a)
+        try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.dsd(a, BlockStack($0, transposed: true), topology: output, into: y, adds: false)
         }
         return tape.record("experts", inputs: [rows.source], output: y) { flow in
@@ -81,22 +66,22 @@ public struct BlockSparseBank: ExpertBank {
         let backend = flow.backend
         let da = try backend.empty(valueShape(output), dy.dtype)
         let a = try backend.empty(da.shape, da.dtype)
-        try outputSpan.withWeights(on: backend.stream) {
+        try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.sdd(dy.matrix, BlockStack($0, transposed: true), topology: output, into: da)
         }
-        try backend.activateBackward(activation, da, h: h, into: h, recomputed: a)
-        if let gradient = outputSpan.gradient {
+        try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: a)
+        if let gradient = matrices.outputSpan.gradient {
             try backend.dds(
                 dy.transpose, a, topology: output, into: BlockStack(gradient, transposed: true), adds: true)
         }
-        if let gradient = inputSpan.gradient {
+        if let gradient = matrices.inputSpan.gradient {
             try backend.dstd(
                 h, Matrix(rows.source.tensor, rows: rows.index), topology: input, into: BlockStack(gradient), adds: true
             )
         }
         guard rows.source.needsGradient else { return }
-        let drows = try backend.empty(Shape(dy.shape[0], inputSpan.weightShape[2]), dy.dtype)
-        try inputSpan.withWeights(on: backend.stream) {
+        let drows = try backend.empty(Shape(dy.shape[0], matrices.width), dy.dtype)
+        try matrices.inputSpan.withWeights(on: backend.stream) {
             try backend.dsd(h, BlockStack($0), topology: input, into: drows, adds: false)
         }
         try rows.accumulate(drows, flow)

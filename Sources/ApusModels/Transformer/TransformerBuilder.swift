@@ -182,12 +182,11 @@ struct TransformerBuilder {
                 "\(prefix).experts.\(expert).down_proj.weight", Shape(width, moe.width), role: .expert, layer: layer,
                 expert: expert, initialOutput)
         }
+        let matrices = ExpertMatrices(inputs: inputs, outputs: outputs, activation: moe.activation)
         switch moe.bank {
         // The padded layout has even groups, which grouped products compute as they are.
-        case .grouped, .padded: return GroupedBank(inputs: inputs, outputs: outputs, activation: moe.activation)
-        case .blockSparse:
-            return BlockSparseBank(
-                inputs: inputs, outputs: outputs, activation: moe.activation, blockSize: moe.blockSize)
+        case .grouped, .padded: return GroupedBank(matrices)
+        case .blockSparse: return BlockSparseBank(matrices, blockSize: moe.blockSize)
         }
     }
 

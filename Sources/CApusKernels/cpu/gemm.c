@@ -1,88 +1,9 @@
-#include "apus_cpu.h"
 #include "apus_onednn.h"
-#include "gemm_internal.h"
+#include "gemm_blocking.h"
 
-// Blocking: for each block of rows of A (packed whole, it stays in the L2 cache), for each block of k, B is packed one
-// panel of `nr` columns at a time just before the row tiles that use it, so that a packed panel never leaves the core.
-// The cut of k depends on k alone. A row's sum therefore has one order, whatever rows are computed beside it.
-
-enum {
-    /// Steps of a k block. C is read and written once for each; a panel of B is this times nr floats.
-    K_STEPS = 512,
-    /// Floats of a packed block of A: 640 KiB, of the 1 MiB of L2 that a core has on the CPUs aimed at.
-    A_FLOATS = 160 * 1024,
-    /// Columns of a block whose sums wait in f32 while k blocks go by (bf16 results only).
-    PARTIAL_COLUMNS = 256,
-    /// Row tiles up to which an f32 B stored k x n is read in place.
-    IN_PLACE_TILES = 3,
-    /// Floats of the largest tile, 14 x 32.
-    LARGEST_TILE = 14 * 32,
-    /// Packing may write this many floats past the end.
-    SPILL = 16,
-};
-
-typedef struct blocking {
-    ptrdiff_t k_steps, k_blocks;
-    ptrdiff_t rows, columns;
-    /// Offsets into the workspace, in floats.
-    ptrdiff_t b_at, partial_at, end;
-} blocking;
-
-static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
-{
-    return a < b ? a : b;
-}
-
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static ptrdiff_t round_up(ptrdiff_t a, ptrdiff_t unit)
-{
-    return divide_up(a, unit) * unit;
-}
-
-static const gemm_kernel *choose_kernel(apus_dtype a_type, apus_dtype b_type)
-{
-#if defined(__x86_64__)
-    uint32_t features = apus_cpu_features();
-    if ((features & APUS_CPU_AVX512_BF16) && a_type == APUS_BF16 && b_type == APUS_BF16)
-        return &apus_gemm_avx512_bf16;
-    if (features & APUS_CPU_AVX512)
-        return &apus_gemm_avx512;
-    if (features & APUS_CPU_AVX2)
-        return &apus_gemm_avx2;
-#endif
-    (void)a_type, (void)b_type;
-    return &apus_gemm_portable;
-}
-
-static blocking choose_blocking(const apus_gemm_args *g, const gemm_kernel *kernel)
-{
-    blocking x;
-    ptrdiff_t steps = divide_up(g->k, kernel->k_unit);
-    x.k_blocks = divide_up(steps, K_STEPS);
-    x.k_steps = x.k_blocks ? round_up(divide_up(steps, x.k_blocks), 16) : 0;
-    x.rows = smaller(g->m, x.k_steps ? A_FLOATS / x.k_steps / kernel->mr * kernel->mr : g->m);
-    x.columns = g->n;
-    ptrdiff_t partial = 0;
-    if (g->c_type == APUS_BF16 && x.k_blocks > 1) {
-        x.columns = smaller(g->n, PARTIAL_COLUMNS);
-        partial = x.rows * round_up(x.columns, kernel->nr);
-    }
-    x.b_at = round_up(x.rows * x.k_steps + SPILL, 16);
-    x.partial_at = x.b_at + round_up(kernel->nr * x.k_steps + SPILL, 16);
-    x.end = x.partial_at + partial;
-    return x;
-}
-
-/// Rows of tile `tile` of `tiles` that share `rows`: even shares keep every tile near full speed.
-static ptrdiff_t tile_start(ptrdiff_t rows, ptrdiff_t tiles, ptrdiff_t tile)
-{
-    ptrdiff_t share = rows / tiles, longer = rows % tiles;
-    return tile * share + smaller(tile, longer);
-}
+// The usual way: for each block of rows of A (packed whole, it stays in the L2 cache), for each block of k, B is packed
+// one panel of `nr` columns at a time just before the row tiles that use it, so that a packed panel never leaves the
+// core.
 
 /// The columns of B that a block of rows is multiplied by.
 typedef struct panel {
@@ -94,18 +15,9 @@ typedef struct panel {
     ptrdiff_t next_step, next_lines, next_columns;
 } panel;
 
-enum {
-    CACHE_LINE = 64,
-    /// Steps up to which a tile waits longer for its C than it computes.
-    FEW_STEPS = 256,
-};
-
-/// What tile `t` asks for: the rows of C that the next tile adds to, or its share of the next panel.
-static gemm_ahead choose_ahead(const apus_gemm_args *g, const panel *p, ptrdiff_t steps, ptrdiff_t t, ptrdiff_t next_row,
-                               float beta)
+/// What tile `t` asks for: its share of the next panel.
+static gemm_ahead choose_ahead(const panel *p, ptrdiff_t steps, ptrdiff_t t)
 {
-    if (beta != 0 && steps <= FEW_STEPS && g->c_type == APUS_F32 && next_row < g->m)
-        return (gemm_ahead){(const char *)((const float *)g->c + next_row * g->ldc + p->column), g->ldc * 4};
     const ptrdiff_t tiles = p->next ? divide_up(p->next_lines, steps) : 0, column = tiles ? t / tiles : 0;
     if (column >= p->next_columns)
         return (gemm_ahead){NULL, 0};
@@ -123,45 +35,20 @@ static void multiply_panel(const apus_gemm_args *g, const gemm_kernel *kernel, c
     for (ptrdiff_t t = 0; t < tiles; t++) {
         const ptrdiff_t start = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - start;
         gemm_tile *tile = kernel->tile[count - 1];
-        const gemm_ahead ahead = choose_ahead(g, &p, steps, t, row0 + start + count, beta);
+        const gemm_ahead ahead = choose_ahead(&p, steps, t);
         const float *at = a + start * steps;
         float *part = partial ? partial + start * stride : NULL;
         if (part && !last) {
-            tile(steps, at, p.b, p.b_step, ahead, part, stride, 1, k_block == 0 ? 0 : 1);
+            tile(steps, at, p.b, p.b_step, ahead, GEMM_WHOLE, part, stride, 1, k_block == 0 ? 0 : 1);
         } else if (direct) {
             float *c = (float *)g->c + (row0 + start) * g->ldc + p.column;
-            tile(steps, at, p.b, p.b_step, ahead, c, g->ldc, g->alpha, beta);
+            tile(steps, at, p.b, p.b_step, ahead, GEMM_WHOLE, c, g->ldc, g->alpha, beta);
         } else {
             _Alignas(64) float sums[LARGEST_TILE];
-            tile(steps, at, p.b, p.b_step, ahead, sums, nr, 1, 0);
+            tile(steps, at, p.b, p.b_step, ahead, GEMM_WHOLE, sums, nr, 1, 0);
             kernel->finish(g, sums, part, stride, row0 + start, count, p.column, p.columns, beta);
         }
     }
-}
-
-/// Packs a block of rows of A tile by tile. Where a stored row is one k, few k at a time go to all tiles, so that a
-/// cache line serves every tile that it reaches into.
-static void pack_a(const gemm_operand *a, const gemm_kernel *kernel, ptrdiff_t row0, ptrdiff_t rows, ptrdiff_t k0,
-                   ptrdiff_t k, ptrdiff_t steps, float *packed)
-{
-    const ptrdiff_t tiles = divide_up(rows, kernel->mr), chunk = a->lane_is_row ? k : 8;
-    for (ptrdiff_t p = 0; p < k; p += chunk) {
-        for (ptrdiff_t t = 0; t < tiles; t++) {
-            ptrdiff_t start = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - start;
-            kernel->pack(a, row0 + start, count, count, k0 + p, smaller(chunk, k - p),
-                         packed + start * steps + p / kernel->k_unit * count);
-        }
-    }
-}
-
-static gemm_operand operand_a(const apus_gemm_args *g)
-{
-    return (gemm_operand){g->a, g->lda, g->a_rows, g->a_type, !g->a_transposed};
-}
-
-static gemm_operand operand_b(const apus_gemm_args *g)
-{
-    return (gemm_operand){g->b, g->ldb, g->b_rows, g->b_type, g->b_transposed};
 }
 
 /// Where the panel of `column` and `k_block` starts in a packed B: k blocks follow one another, panels within them.
@@ -197,6 +84,14 @@ static void foresee(panel *p, const gemm_operand *b, ptrdiff_t column, ptrdiff_t
 static void multiply(const apus_gemm_args *g, const float *packed_b, float *workspace)
 {
     const gemm_kernel *kernel = choose_kernel(g->a_type, g->b_type);
+    if (apus_gemm_streams_c(g, kernel)) {
+        apus_gemm_multiply_streaming_c(g, kernel, packed_b, workspace);
+        return;
+    }
+    if (!packed_b && apus_gemm_streams_b(g, kernel)) {
+        apus_gemm_multiply_streaming_b(g, kernel, workspace);
+        return;
+    }
     const blocking x = choose_blocking(g, kernel);
     const gemm_operand a = operand_a(g), b = operand_b(g);
     const ptrdiff_t nr = kernel->nr, total_steps = divide_up(g->k, kernel->k_unit);

@@ -3,8 +3,8 @@
 
 #include "apus_gemm.h"
 
-/// Cache lines, `step` bytes apart, that will be needed soon; NULL for none. Asked for one by one, memory brings them while
-/// the processor computes; asked for at once, they hold it up.
+/// Cache lines, `step` bytes apart, that will be needed soon; NULL for none. Asked for one by one, memory brings them
+/// while the processor computes; asked for at once, they hold it up.
 typedef struct gemm_ahead {
     const char *from;
     ptrdiff_t step;
@@ -21,11 +21,19 @@ typedef struct gemm_operand {
     int lane_is_row;
 } gemm_operand;
 
-/// Computes one tile c[mr][nr] = alpha * a b + beta * c from a packed panel a[steps][mr] and nr columns of b whose
-/// steps are `b_step` apart: nr in a packed panel, the stored stride where B is read in place. At each step it asks
-/// for a cache line of `ahead`.
-typedef void gemm_tile(ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step, gemm_ahead ahead, float *c,
-                       ptrdiff_t ldc, float alpha, float beta);
+/// What becomes of a tile's C.
+typedef enum gemm_start {
+    /// c = alpha * a b + beta * c.
+    GEMM_WHOLE,
+    /// Sums begin with c, as if the steps before it were of this product: every element is summed in one order however
+    /// its steps are cut.
+    GEMM_CONTINUE,
+} gemm_start;
+
+/// Computes one tile c[mr][nr] from a packed panel a[steps][mr] and nr columns of b whose steps are `b_step` apart: nr
+/// in a packed panel, the stored stride where B is read in place. At each step it asks for a cache line of `ahead`.
+typedef void gemm_tile(ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step, gemm_ahead ahead,
+                       gemm_start start, float *c, ptrdiff_t ldc, float alpha, float beta);
 
 /// C = alpha * (sums + partial) + beta * C for a tile that its caller keeps in sums[rows][nr]: bf16 results and the
 /// last columns. `partial` may be NULL.

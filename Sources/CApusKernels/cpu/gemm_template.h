@@ -70,12 +70,13 @@ GEMM_INLINE void add_steps(const int mr, const int asks, ptrdiff_t steps, const 
 }
 
 GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step,
-                           gemm_ahead ahead, float *c, ptrdiff_t ldc, float alpha, float beta)
+                           gemm_ahead ahead, gemm_start start, float *c, ptrdiff_t ldc, float alpha, float beta)
 {
     vec acc[GEMM_MR][2];
 #pragma clang loop unroll(full)
     for (int i = 0; i < mr; i++) {
-        acc[i][0] = acc[i][1] = (vec)0.0f;
+        acc[i][0] = start == GEMM_CONTINUE ? load(c + i * ldc) : (vec)0.0f;
+        acc[i][1] = start == GEMM_CONTINUE ? load(c + i * ldc + GEMM_WIDTH) : (vec)0.0f;
         // The tile's rows of C are far apart: ask for them before the loop that hides the wait.
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + GEMM_NR - 1, 1);
@@ -103,9 +104,9 @@ GEMM_INLINE void tile_rows(const int mr, ptrdiff_t steps, const float *a, const 
 
 #define GEMM_TILE(rows)                                                                                                \
     static void tile_##rows(ptrdiff_t steps, const float *a, const float *b, ptrdiff_t b_step, gemm_ahead ahead,       \
-                            float *c, ptrdiff_t ldc, float alpha, float beta)                                          \
+                            gemm_start start, float *c, ptrdiff_t ldc, float alpha, float beta)                        \
     {                                                                                                                  \
-        tile_rows(rows, steps, a, b, b_step, ahead, c, ldc, alpha, beta);                                              \
+        tile_rows(rows, steps, a, b, b_step, ahead, start, c, ldc, alpha, beta);                                       \
     }
 
 static void finish(const apus_gemm_args *g, const float *sums, const float *partial, ptrdiff_t partial_stride,

@@ -42,9 +42,11 @@ struct TokenTable: Sendable {
             bytes.removeLast(length)
             return false
         }
-        while starts.count <= id {
-            starts.append(-1)
-            lengths.append(0)
+        if starts.count <= id {
+            // At once: one by one, an id far beyond the last would take up to three times the room.
+            let gap = id + 1 - starts.count
+            starts.append(contentsOf: repeatElement(-1, count: gap))
+            lengths.append(contentsOf: repeatElement(0, count: gap))
         }
         starts[id] = Int32(start)
         lengths[id] = Int32(length)
