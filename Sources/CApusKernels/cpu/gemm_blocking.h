@@ -16,7 +16,6 @@ enum {
     PARTIAL_COLUMNS = 256,
     /// Row tiles up to which an f32 B stored k x n is read in place.
     IN_PLACE_TILES = 3,
-    CACHE_LINE = 64,
     /// Floats of the largest tile, 14 x 32.
     LARGEST_TILE = 14 * 32,
     /// Packing may write this many floats past the end.

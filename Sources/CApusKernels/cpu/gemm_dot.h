@@ -7,6 +7,10 @@
 #define GEMM_DOT_ROWS 6
 #endif
 
+/// Bytes ahead of which B is asked for, as if its rows followed one another: several rows at once are more streams
+/// within a page than the hardware foresees.
+#define GEMM_DOT_AHEAD 4096
+
 /// Columns computed together, so that rows x columns sums, the columns and a row fit the registers.
 #define GEMM_DOT_MAX_COLUMNS 4
 #define GEMM_DOT_COLUMNS(rows) (GEMM_WIDTH == 16 ? ((rows) > 4 ? 3 : 4) : (rows) > 2 ? 2 : 4)
@@ -33,6 +37,7 @@ GEMM_INLINE void dot_rows(const apus_gemm_args *g, const int m, const apus_dtype
     const gemm_operand a = {g->a, g->lda, g->a_rows, a_type, 1}, b = {g->b, g->ldb, g->b_rows, b_type, 1};
     const int group = GEMM_DOT_COLUMNS(m);
     const ptrdiff_t k = g->k;
+    const int step = group * GEMM_WIDTH * (b_type == APUS_BF16 ? 2 : 4);
     const char *arow[GEMM_DOT_ROWS];
     for (int i = 0; i < m; i++)
         arow[i] = gemm_row(&a, i);
@@ -48,8 +53,12 @@ GEMM_INLINE void dot_rows(const apus_gemm_args *g, const int m, const apus_dtype
             for (int c = 0; c < group; c++)
                 acc[i][c] = (vec)0.0f;
         ptrdiff_t p = 0;
-        for (; p + GEMM_WIDTH <= k; p += GEMM_WIDTH) {
+        const char *ahead = brow[0] + GEMM_DOT_AHEAD;
+        for (; p + GEMM_WIDTH <= k; p += GEMM_WIDTH, ahead += step) {
             vec bp[GEMM_DOT_MAX_COLUMNS];
+#pragma clang loop unroll(full)
+            for (int line = 0; line < step; line += CACHE_LINE)
+                __builtin_prefetch(ahead + line);
 #pragma clang loop unroll(full)
             for (int c = 0; c < group; c++)
                 bp[c] = dot_load(brow[c], p, b_type);

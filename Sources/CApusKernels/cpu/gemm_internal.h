@@ -3,6 +3,9 @@
 
 #include "apus_gemm.h"
 
+/// Bytes that memory brings at a time.
+enum { CACHE_LINE = 64 };
+
 /// Cache lines, `step` bytes apart, that will be needed soon; NULL for none. Asked for one by one, memory brings them
 /// while the processor computes; asked for at once, they hold it up.
 typedef struct gemm_ahead {
