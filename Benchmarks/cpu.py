@@ -103,12 +103,12 @@ def grouped(args, dtype):
     peak = statistics.median(peaks)
     rows = []
     for name, forms in ours.items():
-        own = statistics.median(form["own_gflops"] for form in forms)
+        apus = statistics.median(form["auto_gflops"] for form in forms)
         one = [form["onednn_gflops"] for form in forms if "onednn_gflops" in form]
         torch = statistics.median(theirs[name])
-        rows.append([name, f"{own:.0f}", f"{max(form['own_gflops'] for form in forms):.0f}",
-                     f"{statistics.median(one):.0f}" if one else "", f"{torch:.0f}", f"{own / torch:.2f}",
-                     f"{own / peak * 100:.0f} %"])
+        rows.append([name, f"{apus:.0f}", f"{max(form['auto_gflops'] for form in forms):.0f}",
+                     f"{statistics.median(one):.0f}" if one else "", f"{torch:.0f}", f"{apus / torch:.2f}",
+                     f"{apus / peak * 100:.0f} %"])
     return table([f"{dtype} GFLOP/s", "Apus", "Apus, best round", "oneDNN loop", "PyTorch loop", "times PyTorch",
                   "of peak"], rows) + f"\n\nPeak of the same run: {peak:.0f} GFLOP/s."
 

@@ -14,8 +14,8 @@ struct BenchGrouped: ParsableCommand {
         discussion: """
             The three forms of an expert's linear layer: forward x w^T, data gradient dy w, weight gradient dy^T x added in \
             f32. Loads fall as Zipf's law says, in a mixed order. The engines alternate, round by \
-            round; oneDNN's is a loop of one product for each piece of an expert. The last column is the faster \
-            engine's share of the processor's peak.
+            round: what Apus takes by itself, its own kernels, and oneDNN in a loop over pieces of experts. The last \
+            column is the fastest one's share of the processor's peak.
 
             Example:
               apus bench grouped --rows 4096 --experts 64 --inputs 512 --outputs 1024 --precision bf16
@@ -46,7 +46,7 @@ struct BenchGrouped: ParsableCommand {
     }
 
     func run() throws {
-        let engines: [CPUBackend.ProductEngine] = Machine().hasOneDNN ? [.own, .oneDNN] : [.own]
+        let engines: [CPUBackend.ProductEngine] = Machine().hasOneDNN ? [.automatic, .own, .oneDNN] : [.automatic]
         let backends = engines.map(options.backend)
         let dtype = options.precision.value.modelType
         let counts = loads()
@@ -67,7 +67,7 @@ struct BenchGrouped: ParsableCommand {
                 ("peak_gflops", .number(peak / 1e9)), ("forms", .array(forms)),
             ]
         ) {
-            let head = ["form"] + engines.map { $0 == .own ? "own" : "oneDNN" } + ["of peak"]
+            let head = ["form"] + engines.map(\.rawValue) + ["of peak"]
             let lines = rows.map { form, speeds in
                 [form.rawValue] + speeds.map { fixed($0 / 1e9, 1) }
                     + ["\(fixed((speeds.max() ?? 0) / peak * 100, 0)) %"]

@@ -182,13 +182,15 @@ apus_gemm_engine apus_gemm_choose(const apus_gemm_args *g)
     const int amx = (apus_cpu_features() & APUS_CPU_AMX_BF16) != 0;
     int faster;
     // An exact number of tokens is cut into powers of two: whole multiples of a large one only.
+    // With few steps the time goes into bringing C, which our own kernels do faster.
     if (g->a_transposed)
-        faster = (amx || g->k % 64 == 0) && g->c_type == APUS_F32;
+        faster = g->c_type == APUS_F32 &&
+                 (amx ? !apus_gemm_streams_c(g, choose_kernel(g->a_type, g->b_type)) : g->k % 64 == 0);
     else if (g->b_transposed)
         faster = (amx && g->m >= 16) || g->m % 64 == 0;
     else
-        faster = g->m > 16;
-    return faster && g->m * g->n >= (1 << 14) ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN;
+        faster = amx || g->m > 16;
+    return faster && g->m * g->n >= (amx ? 1 << 11 : 1 << 14) ? APUS_GEMM_ONEDNN : APUS_GEMM_OWN;
 }
 
 int apus_gemm(const apus_gemm_args *g, apus_gemm_engine engine, void *workspace)
