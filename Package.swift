@@ -39,9 +39,14 @@ let package = Package(
     ],
     targets: [
         .target(name: "CApusKernels"),
+        .target(name: "CApusDrivers"),
+        .target(name: "CApusCUDA"),
         .target(name: "CApusReport", exclude: ["page"]),
         library("ApusTensor", ["CApusKernels"]),
         library("ApusKernels", ["ApusTensor", "CApusKernels"]),
+        .target(
+            name: "ApusCUDA", dependencies: ["CApusDrivers", "CApusCUDA"] + kernels, exclude: ["Kernels"],
+            swiftSettings: settings),
         library("ApusCollectives", ["ApusTensor"]),
         library("ApusNN", ["ApusCollectives"] + kernels),
         library("ApusExperts", network),
@@ -55,7 +60,7 @@ let package = Package(
         .executableTarget(
             name: "ApusCLI",
             dependencies: [
-                "ApusTraining", "ApusInference", "ApusReport",
+                "ApusTraining", "ApusInference", "ApusReport", "ApusCUDA",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ] + training,
             swiftSettings: settings),
@@ -63,6 +68,7 @@ let package = Package(
         library("ApusTestSupport", kernels),
         tests("ApusTensor", ["CApusKernels"]),
         tests("ApusKernels", ["ApusTensor", "CApusKernels"]),
+        tests("ApusCUDA", ["CApusDrivers"] + kernels),
         tests("ApusCollectives", ["ApusTensor"]),
         tests("ApusNN", ["ApusCollectives"] + kernels),
         tests("ApusExperts", network),

@@ -12,7 +12,7 @@ struct Doctor: ParsableCommand {
 
             Example:
               apus doctor
-              apus doctor --threads 2 --json
+              apus doctor --device cuda --json
             """)
 
     @Option(help: "What to examine: auto, cpu or cuda.")
@@ -27,18 +27,20 @@ struct Doctor: ParsableCommand {
     var json = false
 
     func run() throws {
-        if device == "cuda" {
-            throw CommandError(
-                "--device cuda: there is no CUDA backend in this build; apus runs on the CPU (--device cpu)")
-        }
+        if device == "cuda" { return try examineCUDA() }
         let machine = Machine()
         let backend = try DeviceChoice(device).backend(threads: threadOptions.threads, memoryLimit: nil)
         let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
         if !json { describe(machine, backend, speeds) }
         let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
+        try conclude(outcomes) { object(machine, backend, speeds, $0) }
+    }
+
+    /// Prints what the checks found, `object` of it for a machine, and ends with status 1 when one failed.
+    func conclude(_ outcomes: [OpCheck.Outcome], _ object: ([OpCheck.Outcome]) -> JSONText) throws {
         let failures = outcomes.filter { !$0.passes }
         if json {
-            print(object(machine, backend, speeds, outcomes))
+            print(object(outcomes))
         } else {
             print(table([["op", "type", "error", "allowed", ""]] + outcomes.map(row)))
             print(
@@ -51,7 +53,7 @@ struct Doctor: ParsableCommand {
     }
 
     /// A measured speed.
-    private struct Speed {
+    struct Speed {
         let name: String
         let key: String
         let value: Double
@@ -100,7 +102,7 @@ struct Doctor: ParsableCommand {
         print(table(rows, leftColumns: 2) + "\n")
     }
 
-    private func row(_ outcome: OpCheck.Outcome) -> [String] {
+    func row(_ outcome: OpCheck.Outcome) -> [String] {
         [
             outcome.name, "\(outcome.dtype)", scientific(outcome.error), scientific(outcome.tolerance),
             outcome.passes ? "pass" : "FAIL",
@@ -116,18 +118,19 @@ struct Doctor: ParsableCommand {
             ("vector_units", .array(machine.vectorUnits.map { .string($0) })),
             ("memory_bytes", .integer(machine.memory)), ("available_bytes", .integer(machine.availableMemory)),
             ("onednn", machine.hasOneDNN ? .string(machine.oneDNN) : .null),
-            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })),
-            (
-                "checks",
-                .array(
-                    outcomes.map {
-                        .object([
-                            ("op", .string($0.name)), ("dtype", .string("\($0.dtype)")), ("error", .number($0.error)),
-                            ("tolerance", .number($0.tolerance)), ("passes", .bool($0.passes)),
-                        ])
-                    })
-            ),
+            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })), ("checks", checks(outcomes)),
             ("passes", .bool(outcomes.allSatisfy(\.passes))),
         ])
+    }
+
+    /// What each check found.
+    func checks(_ outcomes: [OpCheck.Outcome]) -> JSONText {
+        .array(
+            outcomes.map {
+                .object([
+                    ("op", .string($0.name)), ("dtype", .string("\($0.dtype)")), ("error", .number($0.error)),
+                    ("tolerance", .number($0.tolerance)), ("passes", .bool($0.passes)),
+                ])
+            })
     }
 }

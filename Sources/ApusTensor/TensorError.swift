@@ -2,12 +2,15 @@
 public enum TensorError: Error, Sendable {
     /// No memory: what was asked, for what, what is held, and the limit in force.
     case outOfMemory(requested: Int, purpose: MemoryPurpose, statistics: MemoryStatistics, limit: Int?)
+    /// A device that answers a request for memory with another error than that there is none.
+    case deviceFailed(any Error)
 }
 
 extension TensorError: CustomStringConvertible {
     /// One paragraph: request, holdings by purpose, and the recipe keys to lower.
     public var description: String {
         switch self {
+        case .deviceFailed(let error): return "\(error)"
         case .outOfMemory(let requested, let purpose, let statistics, let limit):
             let held = MemoryPurpose.allCases
                 .filter { statistics[$0] > 0 }

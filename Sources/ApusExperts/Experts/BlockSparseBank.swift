@@ -35,14 +35,14 @@ public struct BlockSparseBank: ExpertBank {
         let dtype = rows.source.dtype
         let blocks = matrices.hidden / blockSize
         let output = try backend.blockTopology(
-            offsets: rows.offsets, blocksPerExpert: blocks, blockSize: blockSize)
+            offsets: rows.offsets, rowBound: rows.rowBound, blocksPerExpert: blocks, blockSize: blockSize)
         // A gated activation reads twice the columns that it writes.
         let input =
             matrices.activation.inputsPerOutput == 1
             ? output
             : try backend.blockTopology(
-                offsets: rows.offsets, blocksPerExpert: blocks * matrices.activation.inputsPerOutput,
-                blockSize: blockSize)
+                offsets: rows.offsets, rowBound: rows.rowBound,
+                blocksPerExpert: blocks * matrices.activation.inputsPerOutput, blockSize: blockSize)
         let h = try backend.empty(valueShape(input), dtype)
         let a = try backend.empty(valueShape(output), dtype)
         let y = try backend.empty(Shape(rows.rowBound, matrices.width), dtype)

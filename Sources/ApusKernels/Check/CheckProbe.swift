@@ -14,6 +14,8 @@ struct CheckProbe {
     let dtype: DType
     /// The largest relative error so far.
     private(set) var error = 0.0
+    /// Why a result could not be read.
+    private(set) var failure: (any Error)?
     private var state: UInt64 = 0x9e37_79b9_7f4a_7c15
 
     init(backend: any Backend, dtype: DType) {
@@ -49,17 +51,17 @@ struct CheckProbe {
     func put(_ values: [Double], _ shape: Shape, _ dtype: DType) throws -> CheckOperand {
         if dtype == .bf16 {
             let bits = values.map(roundedToBF16)
-            let tensor = try backend.allocator.tensor(bits, shape, .workspace)
+            let tensor = try backend.tensor(bits, shape, .workspace)
             return CheckOperand(tensor: tensor, values: bits.map { Double(Float(bitPattern: UInt32($0) << 16)) })
         }
         let floats = values.map { Float($0) }
         return CheckOperand(
-            tensor: try backend.allocator.tensor(floats, shape, .workspace), values: floats.map { Double($0) })
+            tensor: try backend.tensor(floats, shape, .workspace), values: floats.map { Double($0) })
     }
 
     /// A tensor of whole numbers.
     func put(_ values: [Int], _ dimensions: Int...) throws -> Tensor {
-        try backend.allocator.tensor(values.map { Int32($0) }, Shape(dimensions), .workspace)
+        try backend.tensor(values.map { Int32($0) }, Shape(dimensions), .workspace)
     }
 
     /// An undefined tensor of the activations' type unless told otherwise.
@@ -72,7 +74,7 @@ struct CheckProbe {
 
     /// Holds a result against what it should be: the norm of the difference over the norm of the expected values.
     mutating func expect(_ tensor: Tensor, _ expected: [Double]) {
-        expect(tensor.floats().map { Double($0) }, expected)
+        expect(floats(tensor).map { Double($0) }, expected)
     }
 
     mutating func expect(_ found: [Double], _ expected: [Double]) {
@@ -88,11 +90,25 @@ struct CheckProbe {
 
     /// Whole numbers must be equal.
     mutating func expect(_ tensor: Tensor, equals expected: [Int]) {
-        if tensor.array(of: Int32.self).map({ Int($0) }) != expected { error = .infinity }
+        if attempt({ try $0.array(tensor, of: Int32.self) })?.map({ Int($0) }) != expected { error = .infinity }
     }
 
     mutating func expect(_ condition: Bool) {
         if !condition { error = .infinity }
+    }
+
+    /// The elements of a result, once the device has them; not numbers when it fails.
+    mutating func floats(_ tensor: Tensor) -> [Float] {
+        attempt { try $0.floats(tensor) } ?? Array(repeating: .nan, count: tensor.count)
+    }
+
+    private mutating func attempt<Result>(_ body: (any Backend) throws -> Result) -> Result? {
+        do {
+            return try body(backend)
+        } catch {
+            failure = failure ?? error
+            return nil
+        }
     }
 }
 

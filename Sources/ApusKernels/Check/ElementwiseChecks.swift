@@ -42,7 +42,8 @@ extension OpCheck {
             try probe.backend.convert(half, into: back)
             // Rounding to nearest is exact, so it is held to equality.
             let rounded = try probe.put(x.values, Shape(rows, width), .bf16).values.map { Float($0) }
-            probe.expect(half.floats() == rounded && back.floats() == rounded)
+            let (found, returned) = (probe.floats(half), probe.floats(back))
+            probe.expect(found == rounded && returned == rounded)
         },
         make("add bias") { probe in
             let (x, bias, y) = (try probe.draw(rows, width), try probe.draw(width), try probe.empty(rows, width))

@@ -93,7 +93,7 @@ extension OpCheck {
     private static func isCounted(_ token: Int, _ mask: [Int]?) -> Bool { mask.map { $0[token] != 0 } ?? true }
 
     private static func mask8(_ mask: [Int]?, _ probe: CheckProbe) throws -> Tensor? {
-        try mask.map { try probe.backend.allocator.tensor($0.map { UInt8($0) }, Shape($0.count), .workspace) }
+        try mask.map { try probe.backend.tensor($0.map { UInt8($0) }, Shape($0.count), .workspace) }
     }
 
     private static func gateWeights(_ scores: [Double], _ ids: [Int], _ rule: GateRule) -> [Double] {

@@ -55,6 +55,7 @@ public struct OpCheck: Sendable {
     public func run(on backend: any Backend) throws -> Outcome {
         var probe = CheckProbe(backend: backend, dtype: dtype)
         try body(&probe)
+        if let failure = probe.failure { throw failure }
         return Outcome(name: name, dtype: dtype, error: probe.error, tolerance: OpCheck.tolerance(dtype))
     }
 }

@@ -42,13 +42,16 @@ extension OpCheck {
         },
     ]
 
-    private static let counts = [[3, 0, 40, 1], [0, 0, 1], [17]]
+    private static let counts = [[3, 0, 40, 1], [0, 0, 1], [17], [150, 0, 9]]
+    /// Odd extents, and extents that whole vectors and tiles take.
+    private static let extents = [(33, 48), (136, 72)]
+
+    private static var pairs: [([Int], (Int, Int))] { counts.flatMap { count in extents.map { (count, $0) } } }
 
     static let grouped: [[OpCheck]] = [
         make("grouped matmul x w^T") { probe in
-            for count in counts {
+            for (count, (n, k)) in pairs {
                 let group = Groups(count)
-                let (n, k) = (33, 48)
                 let x = try probe.draw(group.rows + 2, k)
                 let index = (0..<group.rows).map { _ in probe.integer(below: group.rows + 2) }
                 let w = try probe.draw(count.count, n, k)
@@ -61,9 +64,8 @@ extension OpCheck {
             }
         },
         make("grouped matmul dy w") { probe in
-            for count in counts {
+            for (count, (k, n)) in pairs {
                 let group = Groups(count)
-                let (n, k) = (48, 33)
                 let x = try probe.draw(group.rows, k)
                 let w = try probe.draw(count.count, k, n)
                 let out = try probe.empty(group.rows, n)
@@ -75,9 +77,8 @@ extension OpCheck {
             }
         },
         make("grouped weight gradient") { probe in
-            for count in counts {
+            for (count, (n, k)) in pairs {
                 let group = Groups(count)
-                let (n, k) = (33, 24)
                 let (dy, x) = (try probe.draw(group.rows, n), try probe.draw(group.rows, k))
                 let gradient = try probe.draw(count.count, n, k, dtype: .f32)
                 try probe.backend.groupedWeightGradient(

@@ -106,7 +106,7 @@ extension OpCheck {
                 probe.expect(loss, targets.enumerated().map { $1 < 0 ? 0 : -log(shares[$0 * v + $1]) })
                 // A token that does not count has no sum worth reading.
                 let counted = (0..<6).filter { targets[$0] >= 0 }
-                let found = sums.floats()
+                let found = probe.floats(sums)
                 probe.expect(
                     counted.map { Double(found[$0]) },
                     counted.map { row in log((0..<v).reduce(0) { $0 + exp(logits.values[row * v + $1]) }) })

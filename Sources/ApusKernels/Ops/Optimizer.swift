@@ -26,6 +26,17 @@ public struct AdamWStep: Sendable {
         self.weightDecay = weightDecay
         self.step = step
     }
+
+    /// `1 - beta^step`, by which a moment that started at 0 is divided. By squaring: the same bits everywhere.
+    public func correction(_ beta: Float) -> Float {
+        var (result, square, rest) = (1.0, Double(beta), step)
+        while rest > 0 {
+            if rest & 1 == 1 { result *= square }
+            square *= square
+            rest >>= 1
+        }
+        return Float(1 - result)
+    }
 }
 
 /// The state of a dense run of parameters, and where the step writes.
@@ -80,8 +91,8 @@ extension CPUBackend: OptimizerOp {
         constants.beta2 = step.beta2
         constants.epsilon = step.epsilon
         constants.weight_decay = step.weightDecay
-        constants.bias_correction1 = Float(1 - power(Double(step.beta1), step.step))
-        constants.bias_correction2 = Float(1 - power(Double(step.beta2), step.step))
+        constants.bias_correction1 = step.correction(step.beta1)
+        constants.bias_correction2 = step.correction(step.beta2)
         constants.gradient_scale = gradientScale.pointer(to: Float.self)[0]
         constants.zero_gradient = true
         let fixed = constants
@@ -106,17 +117,6 @@ extension CPUBackend: OptimizerOp {
                     count, &constants, stream, firstElement + UInt64(begin))
             }
         }
-    }
-
-    /// `base` to a positive whole power, by squaring: the same bits everywhere.
-    private func power(_ base: Double, _ exponent: Int) -> Double {
-        var (result, square, rest) = (1.0, base, exponent)
-        while rest > 0 {
-            if rest & 1 == 1 { result *= square }
-            square *= square
-            rest >>= 1
-        }
-        return result
     }
 
     public func clipFactor(sumOfSquares: Tensor, limit: Float, into scale: Tensor) throws {

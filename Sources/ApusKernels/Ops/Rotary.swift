@@ -8,6 +8,12 @@ public struct RotaryTable: Sendable {
     /// Sines.
     public let sines: Tensor
 
+    /// A table of the given tensors.
+    public init(cosines: Tensor, sines: Tensor) {
+        self.cosines = cosines
+        self.sines = sines
+    }
+
     /// Positions that the table covers.
     public var positionCount: Int { cosines.shape[0] }
 }

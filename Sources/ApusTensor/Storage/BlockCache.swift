@@ -1,4 +1,4 @@
-/// The freed blocks of an allocator, by size class, and which of them to give back to the system.
+/// The freed blocks of an allocator, by size class, and which of them to give back to their source.
 struct BlockCache: ~Copyable {
     /// Bytes of all blocks.
     private(set) var byteCount = 0
@@ -44,18 +44,18 @@ struct BlockCache: ~Copyable {
     /// needs.
     ///
     /// - Parameter live: Bytes live with the new block.
-    mutating func trim(forNew size: Int, live: Int, highestLive: Int) {
+    mutating func trim(forNew size: Int, live: Int, highestLive: Int, to source: any MemorySource) {
         if let release = releases[size], clock - release <= BlockCache.repeatDistance * highestLive { missed += size }
-        release(downTo: highestLive / 4 * 5 + BlockCache.alwaysKept + missed - live)
+        release(downTo: highestLive / 4 * 5 + BlockCache.alwaysKept + missed - live, to: source)
     }
 
     /// Gives blocks back, the least recently used class first, until at most `limit` bytes are cached.
-    mutating func release(downTo limit: Int) {
+    mutating func release(downTo limit: Int, to source: any MemorySource) {
         while byteCount > max(limit, 0) {
             let oldest = classes.filter { !$0.value.addresses.isEmpty }.min { $0.value.lastUse < $1.value.lastUse }
             guard let size = oldest?.key else { return }
             while byteCount > max(limit, 0), let address = classes[size]?.addresses.popLast() {
-                SystemMemory.free(address, size: size)
+                source.free(address, size: size)
                 byteCount -= size
             }
             releases[size] = clock

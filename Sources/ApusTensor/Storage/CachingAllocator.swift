@@ -6,11 +6,14 @@ import Synchronization
 /// shapes asks the system for nothing after its first pass. Classes grow by an eighth of a power of two, of 64 bytes at
 /// least: at most 12.5 % of a block above 512 bytes is unused, and 255 bytes of a smaller one.
 ///
+/// What work on another stream still uses when its owner lets go (``Storage/keep(until:)``) waits for that work first.
+///
 /// Blocks that no request comes back for (those of a cache that grew) return to the system once the bytes held pass
 /// what was ever live by a quarter, the least recently used first.
 public final class CachingAllocator: Sendable {
     /// The device whose memory this allocator hands out.
     public let device: Device
+    private let source: any MemorySource
     /// Most bytes that may be held at once, live and cached; `nil` for no limit but the machine's.
     public let limit: Int?
     private let state: Mutex<State>
@@ -18,13 +21,21 @@ public final class CachingAllocator: Sendable {
     private struct State: ~Copyable {
         var statistics = MemoryStatistics()
         var cache = BlockCache()
+        var parked = ParkedBlocks()
         /// Highest number of live bytes, which ``CachingAllocator/resetPeaks()`` leaves alone.
         var highestLive = 0
+
+        /// Bytes that are held and not live.
+        var heldForReuse: Int { cache.byteCount + parked.byteCount }
     }
 
     /// An allocator of host memory, refusing to hold more than `limit` bytes.
-    public init(limit: Int? = nil) {
-        device = .cpu
+    public convenience init(limit: Int? = nil) { self.init(source: HostMemory(), limit: limit) }
+
+    /// An allocator of the memory of `source`, refusing to hold more than `limit` bytes.
+    public init(source: any MemorySource, limit: Int? = nil) {
+        device = source.device
+        self.source = source
         self.limit = limit
         state = Mutex(State())
     }
@@ -35,15 +46,16 @@ public final class CachingAllocator: Sendable {
     ///
     /// Where the limit or the system leaves no room, cached blocks are given back before the request is refused.
     ///
-    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)`` when the limit or the system refuses.
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)`` when the limit or the system refuses,
+    ///   ``TensorError/deviceFailed(_:)``.
     public func allocate(byteCount: Int, purpose: MemoryPurpose) throws(TensorError) -> Storage {
         precondition(byteCount >= 0)
         let size = CachingAllocator.sizeClass(of: byteCount)
-        let address = state.withLock { state -> UInt? in
+        let address = try state.withLock { state throws(TensorError) -> UInt? in
             if let limit, state.statistics.totalLive + size > limit { return nil }
-            guard let address = takeBlock(size, from: &state) else { return nil }
+            guard let address = try takeBlock(size, from: &state) else { return nil }
             state.statistics.record(size, purpose: purpose)
-            state.statistics.cached = state.cache.byteCount
+            state.statistics.cached = state.heldForReuse
             state.statistics.heldPeak = max(
                 state.statistics.heldPeak, state.statistics.totalLive + state.statistics.cached)
             state.highestLive = max(state.highestLive, state.statistics.totalLive)
@@ -70,30 +82,38 @@ public final class CachingAllocator: Sendable {
     /// Gives every cached block back to the system.
     public func releaseCache() {
         state.withLock { state in
-            state.cache.release(downTo: 0)
+            state.parked.move(to: &state.cache, waiting: true)
+            state.cache.release(downTo: 0, to: source)
             state.statistics.cached = 0
         }
     }
 
-    func reclaim(_ pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose) {
+    /// Takes a block back; it is handed out again when all of `uses` are over.
+    func reclaim(_ pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, uses: [Event]) {
         state.withLock { state in
-            state.cache.put(UInt(bitPattern: pointer), size: byteCount)
+            if uses.isEmpty {
+                state.cache.put(UInt(bitPattern: pointer), size: byteCount)
+            } else {
+                state.parked.put(UInt(bitPattern: pointer), size: byteCount, uses: uses)
+            }
             state.statistics.live[purpose.rawValue] -= byteCount
             state.statistics.totalLive -= byteCount
-            state.statistics.cached = state.cache.byteCount
+            state.statistics.cached = state.heldForReuse
         }
     }
 
     /// A block of the class `size`: a cached one, else a new one, for which cached ones may have to go.
-    private func takeBlock(_ size: Int, from state: inout State) -> UInt? {
+    private func takeBlock(_ size: Int, from state: inout State) throws(TensorError) -> UInt? {
+        state.parked.move(to: &state.cache)
         if let address = state.cache.take(size) { return address }
         let needed = state.statistics.totalLive + size
-        state.cache.trim(forNew: size, live: needed, highestLive: max(state.highestLive, needed))
-        if let limit { state.cache.release(downTo: limit - needed) }
-        var address = SystemMemory.allocate(size)
-        if address == nil, state.cache.byteCount > 0 {
-            state.cache.release(downTo: 0)
-            address = SystemMemory.allocate(size)
+        state.cache.trim(forNew: size, live: needed, highestLive: max(state.highestLive, needed), to: source)
+        if let limit { state.cache.release(downTo: limit - needed - state.parked.byteCount, to: source) }
+        var address = try source.allocate(size)
+        if address == nil, state.heldForReuse > 0 {
+            state.parked.move(to: &state.cache, waiting: true)
+            state.cache.release(downTo: 0, to: source)
+            address = try source.allocate(size)
         }
         guard let address else { return nil }
         state.statistics.systemAllocations += 1

@@ -1,16 +1,21 @@
+import Synchronization
+
 /// A reference-counted block of device memory that returns to its allocator when the last tensor over it goes.
 ///
-/// On the CPU the block is free for reuse at once, because ops run inline; an op that is still under way (a
-/// collective on its own thread) keeps its tensors, and with them the storage, alive until it is done.
+/// The block is then free for reuse at once: ops run inline on the CPU, and on a device's compute stream whoever gets the
+/// block next comes after whoever used it last. An op that is still under way elsewhere (a collective on its own thread)
+/// keeps its tensors, and with them the storage, alive until it is done; one on another stream of the device says so by
+/// ``keep(until:)``.
 // Sendable: the pointer and sizes never change; whoever writes through the pointer orders it with streams and events.
 public final class Storage: @unchecked Sendable {
-    /// The first byte, aligned to 64 bytes.
+    /// The first byte, aligned to 64 bytes; an address of the device, which the host cannot follow unless it is the CPU.
     public let pointer: UnsafeMutableRawPointer
     /// Usable bytes, at least the number asked for.
     public let byteCount: Int
     /// The account that this block is counted under.
     public let purpose: MemoryPurpose
     private let allocator: CachingAllocator
+    private let uses = Mutex<[Event]>([])
 
     init(pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, allocator: CachingAllocator) {
         self.pointer = pointer
@@ -22,5 +27,11 @@ public final class Storage: @unchecked Sendable {
     /// Where the bytes are.
     public var device: Device { allocator.device }
 
-    deinit { allocator.reclaim(pointer, byteCount: byteCount, purpose: purpose) }
+    /// Keeps the block from being handed out again before `use`, work on another stream than the one that computes.
+    public func keep(until use: Event) { uses.withLock { $0.append(use) } }
+
+    deinit {
+        let uses = uses.withLock { $0 }
+        allocator.reclaim(pointer, byteCount: byteCount, purpose: purpose, uses: uses)
+    }
 }

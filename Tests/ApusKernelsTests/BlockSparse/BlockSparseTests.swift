@@ -48,7 +48,7 @@ import Testing
             self.pattern = pattern
             topology = try BlockTopology(
                 rows: pattern.rows, blockColumns: pattern.columns, blockSize: block, starts: pattern.starts,
-                allocator: backend.allocator)
+                on: backend)
             rowCount = (pattern.starts.last ?? 0) + 2
             columnCount = pattern.columns * block
         }

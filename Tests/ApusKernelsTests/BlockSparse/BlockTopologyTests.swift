@@ -10,7 +10,7 @@ import Testing
     @Test func `the worked example of the paper`() throws {
         // MegaBlocks figure 5: six block rows, four block columns.
         let topology = try BlockTopology(
-            rows: [[0], [2], [], [], [0, 3], [2]], blockColumns: 4, blockSize: 2, allocator: backend.allocator)
+            rows: [[0], [2], [], [], [0, 3], [2]], blockColumns: 4, blockSize: 2, on: backend)
         #expect(integers(topology.columnIndices) == [0, 2, 0, 3, 2])
         #expect(integers(topology.rowOffsets) == [0, 1, 2, 2, 2, 4, 5])
         #expect(integers(topology.rowIndices) == [0, 1, 4, 4, 5])
@@ -21,7 +21,7 @@ import Testing
 
     @Test func `experts side by side, the last block row of each ragged`() throws {
         let offsets = try backend.allocator.tensor([0, 5, 5, 13, 17] as [Int32], Shape(5))
-        let topology = try backend.blockTopology(offsets: offsets, blocksPerExpert: 2, blockSize: 4)
+        let topology = try backend.blockTopology(offsets: offsets, rowBound: 17, blocksPerExpert: 2, blockSize: 4)
         #expect(integers(topology.rowStarts) == [0, 4, 5, 9, 13, 17])
         #expect(integers(topology.columnIndices) == [0, 1, 0, 1, 4, 5, 4, 5, 6, 7])
         #expect(integers(topology.rowOffsets) == [0, 2, 4, 6, 8, 10])
@@ -33,7 +33,7 @@ import Testing
 
     @Test func `no row at all`() throws {
         let offsets = try backend.allocator.tensor([3, 3, 3] as [Int32], Shape(3))
-        let topology = try backend.blockTopology(offsets: offsets, blocksPerExpert: 3, blockSize: 4)
+        let topology = try backend.blockTopology(offsets: offsets, rowBound: 17, blocksPerExpert: 3, blockSize: 4)
         #expect((topology.blockRows, topology.blocks, topology.blockColumns) == (0, 0, 6))
     }
 }

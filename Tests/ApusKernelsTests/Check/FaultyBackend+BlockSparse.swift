@@ -3,8 +3,11 @@ import ApusTensor
 
 /// Products with a block-sparse matrix.
 extension FaultyBackend {
-    func blockTopology(offsets: Tensor, blocksPerExpert: Int, blockSize: Int) throws -> BlockTopology {
-        let result = try inner.blockTopology(offsets: offsets, blocksPerExpert: blocksPerExpert, blockSize: blockSize)
+    func blockTopology(
+        offsets: Tensor, rowBound: Int, blocksPerExpert: Int, blockSize: Int
+    ) throws -> BlockTopology {
+        let result = try inner.blockTopology(
+            offsets: offsets, rowBound: rowBound, blocksPerExpert: blocksPerExpert, blockSize: blockSize)
         done(
             .blockTopology, result.columnIndices, result.rowIndices, result.rowOffsets, result.columnOffsets,
             result.transposeIndices, result.rowStarts)

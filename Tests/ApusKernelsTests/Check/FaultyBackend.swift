@@ -56,6 +56,10 @@ final class FaultyBackend: Backend {
     var stream: Stream { inner.stream }
     var isBatchInvariant: Bool { inner.isBatchInvariant }
 
+    // Transfers carry what checks draw and read: a wrong index would be followed, so they are not spoiled.
+    func upload(_ bytes: UnsafeRawBufferPointer, into target: Tensor) throws { try inner.upload(bytes, into: target) }
+    func download(_ source: Tensor) -> Tensor { inner.download(source) }
+
     /// Notes what an op has written, and spoils it when it is the one to be spoiled.
     func done(_ op: Op, _ outputs: Tensor?...) {
         for (index, tensor) in outputs.enumerated() {

@@ -11,8 +11,8 @@ import CApusKernels
 /// by an index; those that meet its columns are stacks of experts, a stack being (N b, Q) however its matrices are stored.
 public protocol BlockSparseOp {
     /// The topology of experts side by side: the rows `offsets[e] ..< offsets[e + 1]` have the `blocksPerExpert` block
-    /// columns of expert e. `offsets` (E + 1) `i32`, from 0 or above, ascending.
-    func blockTopology(offsets: Tensor, blocksPerExpert: Int, blockSize: Int) throws -> BlockTopology
+    /// columns of expert e. `offsets` (E + 1) `i32`, from 0 or above, ascending; at most `rowBound` rows.
+    func blockTopology(offsets: Tensor, rowBound: Int, blocksPerExpert: Int, blockSize: Int) throws -> BlockTopology
     /// SDD: the blocks of `a b^T`, `a` (R, Q), `b` (N b, Q). Rows of ragged blocks that stand for no row become 0.
     func sdd(_ a: Matrix, _ b: BlockStack, topology: BlockTopology, into values: Tensor) throws
     /// DSD: `c (+)= S b`, `b` (N b, Q), `c` (R, Q); rows without blocks become 0 unless `adds`.
@@ -26,7 +26,9 @@ public protocol BlockSparseOp {
 }
 
 extension CPUBackend: BlockSparseOp {
-    public func blockTopology(offsets: Tensor, blocksPerExpert: Int, blockSize: Int) throws -> BlockTopology {
+    public func blockTopology(
+        offsets: Tensor, rowBound: Int, blocksPerExpert: Int, blockSize: Int
+    ) throws -> BlockTopology {
         try offsets.waitUntilReady()
         let bounds = offsets.array(of: Int32.self).map(Int.init)
         var rows: [[Int]] = []
@@ -40,7 +42,7 @@ extension CPUBackend: BlockSparseOp {
         }
         return try BlockTopology(
             rows: rows, blockColumns: (bounds.count - 1) * blocksPerExpert, blockSize: blockSize, starts: starts,
-            allocator: allocator)
+            on: self)
     }
 
     public func sdd(_ a: Matrix, _ b: BlockStack, topology: BlockTopology, into values: Tensor) throws {

@@ -31,6 +31,11 @@ public struct BlockTopology: Sendable {
     /// (M + 1) the first dense row of each block row.
     public let rowStarts: Tensor
 
+    /// Block rows that experts with `rows` rows between them take at most, each ending in a ragged one.
+    public static func blockRowBound(rows: Int, experts: Int, blockSize: Int) -> Int {
+        rows / blockSize + min(rows, experts)
+    }
+
     /// M.
     public var blockRows: Int { rowOffsets.count - 1 }
     /// P.
@@ -43,15 +48,15 @@ public struct BlockTopology: Sendable {
     /// - Parameters:
     ///   - rows: Ascending block columns of each block row.
     ///   - starts: (M + 1) first dense rows; whole blocks by default.
-    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``, and what the device's copies throw.
     public init(
-        rows: [[Int]], blockColumns: Int, blockSize: Int, starts: [Int]? = nil, allocator: CachingAllocator
+        rows: [[Int]], blockColumns: Int, blockSize: Int, starts: [Int]? = nil, on backend: any Backend
     ) throws {
         precondition(rows.allSatisfy { zip($0, $0.dropFirst()).allSatisfy(<) && $0.allSatisfy { $0 < blockColumns } })
         let starts = starts ?? (0...rows.count).map { $0 * blockSize }
         precondition(zip(starts, starts.dropFirst()).allSatisfy { (0...blockSize).contains($1 - $0) })
         func tensor(_ values: [Int]) throws -> Tensor {
-            try allocator.tensor(values.map(Int32.init), Shape(values.count), .activations)
+            try backend.tensor(values.map(Int32.init), Shape(values.count), .activations)
         }
         let columns = rows.flatMap { $0 }
         let owners = rows.indices.flatMap { row in rows[row].map { _ in row } }
@@ -65,6 +70,21 @@ public struct BlockTopology: Sendable {
         columnOffsets = try tensor(BlockTopology.offsets(byColumn.map(\.count)))
         transposeIndices = try tensor(byColumn.flatMap { $0 })
         rowStarts = try tensor(starts)
+    }
+
+    /// A topology made of its parts, for a device that fills them itself.
+    public init(
+        blockSize: Int, blockColumns: Int, columnIndices: Tensor, rowIndices: Tensor, rowOffsets: Tensor,
+        columnOffsets: Tensor, transposeIndices: Tensor, rowStarts: Tensor
+    ) {
+        self.blockSize = blockSize
+        self.blockColumns = blockColumns
+        self.columnIndices = columnIndices
+        self.rowIndices = rowIndices
+        self.rowOffsets = rowOffsets
+        self.columnOffsets = columnOffsets
+        self.transposeIndices = transposeIndices
+        self.rowStarts = rowStarts
     }
 
     private static func offsets(_ counts: [Int]) -> [Int] {

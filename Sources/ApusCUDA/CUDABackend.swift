@@ -1,0 +1,106 @@
+public import ApusKernels
+public import ApusTensor
+import Synchronization
+
+/// Ops on one CUDA device: cuBLASLt for dense products, our own kernels for the rest, all on one stream.
+///
+/// Nothing waits for the device but ``TransferOp/download(_:)``'s reader and ``ElementwiseOp/countNonFinite(_:)``;
+/// ``synchronizations`` counts every wait.
+public final class CUDABackend: Backend {
+    /// The device's memory that ops allocate from.
+    public let allocator: CachingAllocator
+    /// The stream that ops are enqueued on.
+    public let stream: Stream
+    /// The device.
+    public let device: CUDADevice
+    /// Kernel files that were compiled when this was made; the others came from the cache on disk.
+    public let compiledKernelFiles: Int
+
+    /// See ``Backend/isBatchInvariant``.
+    public let isBatchInvariant: Bool
+
+    let queue: CUDAStream
+    let kernels: KernelLibrary
+    let products: ProductLibrary
+    /// Host memory for copies.
+    let pinned: CachingAllocator
+    let constants = Mutex<[[Int32]: Tensor]>([:])
+
+    /// A backend on the device of an ordinal.
+    ///
+    /// - Parameters:
+    ///   - memoryLimit: Most bytes of tensors that may be live; what the device has by default.
+    ///   - batchInvariant: Trade speed for results that do not depend on the rest of the batch.
+    /// - Throws: ``LibraryProblem`` where a library or the device is missing or too old; ``CUDAError``.
+    public convenience init(ordinal: Int = 0, memoryLimit: Int? = nil, batchInvariant: Bool = false) throws {
+        let driver = try CUDADriver.shared.get()
+        let context = try CUDAContext(CUDADevice(ordinal, driver: driver), driver: driver)
+        try self.init(
+            context, products: ProductLibrary(context),
+            kernels: KernelLibrary(
+                context, compiler: KernelCompiler(for: driver.version), cache: .standard, files: KernelFile.all),
+            memoryLimit: memoryLimit, batchInvariant: batchInvariant)
+    }
+
+    init(
+        _ context: CUDAContext, products: ProductLibrary, kernels: KernelLibrary, memoryLimit: Int? = nil,
+        batchInvariant: Bool = false
+    ) throws {
+        isBatchInvariant = batchInvariant
+        self.products = products
+        self.kernels = kernels
+        device = context.device
+        compiledKernelFiles = kernels.compiledCount
+        allocator = CachingAllocator(
+            source: DeviceMemory(context: context), limit: memoryLimit ?? context.device.memory)
+        pinned = CachingAllocator(source: PinnedMemory(context: context))
+        queue = try CUDAStream(context)
+        stream = Stream(device: .cuda(context.device.ordinal))
+    }
+
+    /// How often the host waited for the device since the backend was made. A steady training step adds nothing here.
+    public var synchronizations: Int { queue.context.synchronizations }
+
+    /// Blocks until all ops are done.
+    ///
+    /// - Throws: ``CUDAError``, also for what an earlier op did wrong.
+    public func synchronize() throws { try queue.synchronize() }
+
+    /// Ops given from now on wait for the work that completes `tensor`.
+    func wait(for tensor: Tensor) throws {
+        if let ready = tensor.ready { try queue.wait(for: ready) }
+    }
+
+    /// Puts a kernel into the stream, behind the work that its tensors wait for.
+    func launch<each Argument: KernelArgument>(
+        _ name: String, _ shape: LaunchShape, _ arguments: repeat each Argument
+    ) throws {
+        guard !shape.isEmpty else { return }
+        var list = ArgumentList()
+        for argument in repeat each arguments {
+            if let pending = argument.pending { try queue.wait(for: pending) }
+            argument.append(to: &list)
+        }
+        try kernels.kernel(name).launch(shape, list, on: queue)
+    }
+
+    /// A small index tensor that is the same in every step, uploaded once.
+    func constant(_ values: [Int]) throws -> Tensor {
+        let key = values.map { Int32($0) }
+        if let known = constants.withLock({ $0[key] }) { return known }
+        let result = try tensor(key, Shape(key.count), .workspace)
+        constants.withLock { constants in
+            // Batches of ever new lengths must not pile up.
+            if constants.count >= CUDABackend.constantLimit { constants.removeAll() }
+            constants[key] = result
+        }
+        return result
+    }
+
+    private static let constantLimit = 256
+}
+
+extension Tensor {
+    /// The ending of a kernel's name for this element type.
+    var suffix: String { dtype == .bf16 ? "bf16" : "f32" }
+}

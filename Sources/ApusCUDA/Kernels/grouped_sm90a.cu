@@ -1,0 +1,302 @@
+// The grouped products of grouped_bf16.cu on Hopper's own tensor instructions: same operands, pre-gathered rows.
+//
+// Tiles of 128 x 256 x 64. Of 384 threads, one brings blocks of both operands by bulk tensor copies through a ring of
+// four stages (4 x 48 KB), and two groups of 128 multiply them, each 64 rows in 128 registers, and release a stage when
+// the next one's products are under way. A group writes its result through two panels of 64 x 64 and bulk stores, so
+// that one group may write while the other multiplies. A persistent grid walks tiles expert by expert, 8 tiles of rows
+// to a strip of columns.
+//
+// Floor as in grouped_bf16.cu, at the whole rate of the tensor cores. Launch: as many blocks as multiprocessors, 384
+// threads, 232,448 bytes of shared memory. Needs sm_90a, extents and strides of multiples of 8 elements, E at most 256.
+// Tensor maps (cuTensorMapEncodeTiled: bf16, 2-D, dims {columns, rows}, 128-byte swizzle, 256-byte L2 promotion,
+// element strides 1):
+//   rows      (R, K) of x: box {64, 128}; for the weight gradient dy (R, N) and x (R, K): box {64, 64}
+//   weights   (E N, K) when transposed: box {64, 128}; (E K, N) else: box {64, 64}
+//   out       (R, N): box {64, 64}
+//   gradient  (E, N, K), 3-D: box {64, 64, 1} for bf16, {32, 64, 1} for f32
+
+#include "grouped_tiles.cuh"
+#include "hopper.cuh"
+
+constexpr int tile_m = 128, tile_n = 256, tile_k = 64, stages = 4, all_threads = 384, most_experts = 256;
+constexpr u32 panel_bytes = 64 * 128, a_bytes = 2 * panel_bytes, b_bytes = 4 * panel_bytes;
+constexpr u32 stage_bytes = a_bytes + b_bytes;
+
+/// Shared memory, in order: stages, two output panels a group, barriers, then the experts' offsets and first tiles.
+struct Memory {
+    u32 ring, panels, full, empty;
+    i32 *offsets, *first_tile;
+
+    explicit Memory(char *base) {
+        ring = shared_address(base);
+        panels = ring + stages * stage_bytes;
+        full = panels + 4 * panel_bytes;
+        empty = full + stages * 8;
+        offsets = (i32 *)(base + stages * stage_bytes + 4 * panel_bytes + 2 * stages * 8);
+        first_tile = offsets + most_experts + 1;
+    }
+};
+
+/// A stage of the ring and the parity of its turn.
+struct Place {
+    int stage = 0;
+    u32 parity = 0;
+    void advance() {
+        if (++stage == stages) stage = 0, parity ^= 1;
+    }
+};
+
+/// Readies barriers and copies the offsets; `tiles(rows)` is the number of tiles of an expert with that many rows.
+template <class Tiles> inline void begin(const Memory &memory, const i32 *offsets, i64 experts, Tiles tiles) {
+    for (i64 e = threadIdx.x; e <= experts; e += all_threads) memory.offsets[e] = offsets[e];
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < stages; ++s) {
+            barrier_init(memory.full + s * 8, 1);
+            barrier_init(memory.empty + s * 8, 2);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        i32 sum = 0;
+        for (i64 e = 0; e < experts; ++e) {
+            memory.first_tile[e] = sum;
+            sum += tiles(memory.offsets[e + 1] - memory.offsets[e]);
+        }
+        memory.first_tile[experts] = sum;
+    }
+    __syncthreads();
+}
+
+/// Multiplies `blocks` blocks of 64 k as they arrive; `ready(stage address, block)` runs before a block is multiplied.
+template <int a_mn, int b_mn, class Ready>
+inline void multiply(float (&sum)[128], const Memory &memory, Place &place, i32 blocks, int group, Ready ready) {
+    int before = 0;
+    for (i32 block = 0; block < blocks; ++block) {
+        barrier_wait(memory.full + place.stage * 8, place.parity);
+        const u32 stage = memory.ring + place.stage * stage_bytes;
+        ready(stage, block);
+        multiply_fence();
+        // mn-major panels are 8192 bytes apart and 16 k are 16 rows of 128 bytes; k-major, 16 k are 32 bytes along the
+        // row.
+        const u64 a = describe(stage + group * panel_bytes, a_mn ? panel_bytes : 16, 1024);
+        const u64 b = describe(stage + a_bytes, b_mn ? panel_bytes : 16, 1024);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            multiply_async<a_mn, b_mn>(
+                sum, a + k * (a_mn ? 2048 : 32) / 16, b + k * (b_mn ? 2048 : 32) / 16, (block | k) != 0);
+        }
+        multiply_commit();
+        if (block > 0) {
+            multiply_wait<1>();
+            if (threadIdx.x % 128 == 0) barrier_arrive(memory.empty + before * 8);
+        }
+        before = place.stage;
+        place.advance();
+    }
+    multiply_wait<0>();
+    // The registers belong to the tensor cores until here; the compiler must not read them earlier.
+#pragma unroll
+    for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+    if (blocks > 0 && threadIdx.x % 128 == 0) barrier_arrive(memory.empty + before * 8);
+}
+
+/// A group's threads and where each writes its part of a panel of 64 rows of 128 bytes.
+struct Writer {
+    int group, thread, warp, lane;
+    u32 panels;
+
+    explicit Writer(const Memory &memory)
+        : group(threadIdx.x / 128 - 1), thread(threadIdx.x % 128), warp(thread / 32), lane(thread % 32),
+          panels(memory.panels + group * 2 * panel_bytes) {}
+
+    /// Fills panel after panel and stores each, two under way at a time: `fill(panel address, number)`, `store(address,
+    /// number)`.
+    template <int count, class Fill, class Store> void write(Fill fill, Store store) const {
+#pragma unroll
+        for (int p = 0; p < count; ++p) {
+            const u32 panel = panels + p % 2 * panel_bytes;
+            if (thread == 0) wait_stores<1>();
+            named_barrier(1 + group, 128);
+            fill(panel, p);
+            fence_async();
+            named_barrier(1 + group, 128);
+            if (thread == 0) store(panel, p);
+        }
+    }
+
+    /// 64 columns of bf16 from column 64 p of the result; a lane gives the rows of four 8 x 8 matrices, chunks
+    /// swizzled.
+    void fill(u32 panel, int p, const float (&sum)[128], bf16) const {
+        const u32 row = panel + (warp * 16 + lane % 16) * 128;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            const float *at = sum + p * 32 + c * 8;
+            const u32 place = row + ((2 * c + lane / 16) ^ (lane % 8)) * 16;
+            store_matrices(place, bf16_pair(at[0], at[1]), bf16_pair(at[2], at[3]), bf16_pair(at[4], at[5]),
+                           bf16_pair(at[6], at[7]));
+        }
+    }
+
+    /// 32 columns of f32 from column 32 p.
+    void fill(u32 panel, int p, const float (&sum)[128], float) const {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int row = warp * 16 + lane / 4 + 8 * h, chunk = c * 2 + lane % 4 / 2;
+                const u32 at = panel + row * 128 + (chunk ^ (row % 8)) * 16 + lane % 2 * 8;
+                const float *pair = sum + p * 16 + c * 4 + 2 * h;
+                asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(pair[0]), "f"(pair[1]) : "memory");
+            }
+        }
+    }
+};
+
+/// Calls `body(expert, row tile, column tile)` for the tiles of this block.
+template <class Body> inline void each_tile(const Memory &memory, i64 experts, i32 columns, Body body) {
+    i32 expert = 0;
+    for (i32 tile = blockIdx.x; tile < memory.first_tile[experts]; tile += gridDim.x) {
+        while (tile >= memory.first_tile[expert + 1]) ++expert;
+        const i32 local = tile - memory.first_tile[expert];
+        const i32 rows = (memory.first_tile[expert + 1] - memory.first_tile[expert]) / columns;
+        const i32 band = local / (raster_rows * columns), within = local - band * raster_rows * columns;
+        const i32 band_rows = min(raster_rows, rows - band * raster_rows);
+        body(expert, band * raster_rows + within % band_rows, within / band_rows);
+    }
+}
+
+/// out[r] = op(weights[e]) x[r], as `grouped_product` of grouped_bf16.cu.
+template <bool transposed>
+inline void grouped_product(
+    const TensorMap &x, const TensorMap &weights, const TensorMap &out_map, bf16 *out, i64 out_stride,
+    const i32 *offsets, i64 experts, i32 n, i32 k) {
+    extern __shared__ __align__(1024) char base[];
+    const Memory memory(base);
+    const i32 columns = (n + tile_n - 1) / tile_n, blocks = (k + tile_k - 1) / tile_k;
+    begin(memory, offsets, experts, [&](i32 rows) { return (rows + tile_m - 1) / tile_m * columns; });
+    Place place;
+    if (threadIdx.x < 128) {
+        if (threadIdx.x > 0) return;
+        each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
+            const i32 row = memory.offsets[expert] + row_tile * tile_m, column = column_tile * tile_n;
+            for (i32 block = 0; block < blocks; ++block) {
+                barrier_wait(memory.empty + place.stage * 8, place.parity ^ 1);
+                const u32 a = memory.ring + place.stage * stage_bytes, b = a + a_bytes;
+                const u32 full = memory.full + place.stage * 8;
+                barrier_expect(full, stage_bytes);
+                copy_box(a, x, block * tile_k, row, full);
+                if (transposed) {
+                    for (int half = 0; half < 2; ++half) {
+                        const i32 weight_row = expert * n + column + half * 128;
+                        copy_box(b + half * 2 * panel_bytes, weights, block * tile_k, weight_row, full);
+                    }
+                } else {
+                    for (int panel = 0; panel < 4; ++panel) {
+                        const i32 weight_row = expert * k + block * tile_k;
+                        copy_box(b + panel * panel_bytes, weights, column + panel * 64, weight_row, full);
+                    }
+                }
+                place.advance();
+            }
+        });
+        return;
+    }
+    const Writer writer(memory);
+    float sum[128];
+    each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
+        const i32 row = memory.offsets[expert] + row_tile * tile_m + writer.group * 64, column = column_tile * tile_n;
+        const i32 rows = memory.offsets[expert + 1] - row;
+        multiply<0, transposed ? 0 : 1>(sum, memory, place, blocks, writer.group, [](u32, i32) {});
+        if (rows >= 64) {
+            writer.write<4>([&](u32 panel, int p) { writer.fill(panel, p, sum, bf16()); },
+                            [&](u32 panel, int p) { store_box(out_map, column + p * 64, row, panel); });
+            return;
+        }
+        // The last rows of an expert: the next expert's rows below are not ours to write.
+#pragma unroll
+        for (int j = 0; j < 32; ++j) {
+            const i32 at = column + j * 8 + writer.lane % 4 * 2;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const i32 local = writer.warp * 16 + writer.lane / 4 + 8 * h;
+                if (local < rows && at < n) {
+                    const float *pair = sum + 4 * j + 2 * h;
+                    *(u32 *)(out + (row + local) * out_stride + at) = bf16_pair(pair[0], pair[1]);
+                }
+            }
+        }
+    });
+    if (writer.thread == 0) wait_stores<0>();
+}
+
+/// gradient[e] (N, K) += dy[group]^T x[group], as `grouped_gradient` of grouped_bf16.cu. Both operands are mn-major: k
+/// runs along the stored rows.
+template <class T>
+inline void grouped_gradient(
+    const TensorMap &dy, const TensorMap &x, const TensorMap &gradient, const i32 *offsets, i64 experts, i32 n, i32 k) {
+    extern __shared__ __align__(1024) char base[];
+    const Memory memory(base);
+    const i32 columns = (k + tile_n - 1) / tile_n, row_tiles = (n + tile_m - 1) / tile_m;
+    begin(memory, offsets, experts, [&](i32 rows) { return rows > 0 ? row_tiles * columns : 0; });
+    Place place;
+    if (threadIdx.x < 128) {
+        if (threadIdx.x > 0) return;
+        each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
+            for (i32 row = memory.offsets[expert]; row < memory.offsets[expert + 1]; row += tile_k) {
+                barrier_wait(memory.empty + place.stage * 8, place.parity ^ 1);
+                const u32 a = memory.ring + place.stage * stage_bytes, b = a + a_bytes;
+                const u32 full = memory.full + place.stage * 8;
+                barrier_expect(full, stage_bytes);
+                for (int p = 0; p < 2; ++p) copy_box(a + p * panel_bytes, dy, row_tile * tile_m + p * 64, row, full);
+                for (int p = 0; p < 4; ++p) copy_box(b + p * panel_bytes, x, column_tile * tile_n + p * 64, row, full);
+                place.advance();
+            }
+        });
+        return;
+    }
+    const Writer writer(memory);
+    float sum[128];
+    each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
+        const i32 count = memory.offsets[expert + 1] - memory.offsets[expert], blocks = (count + tile_k - 1) / tile_k;
+        multiply<1, 1>(sum, memory, place, blocks, writer.group, [&](u32 stage, i32 block) {
+            // The rows after the expert's last are the next expert's, or anything: both operands' become 0.
+            const i32 rows = count - block * tile_k;
+            if (rows >= tile_k) return;
+            for (i32 i = rows * 8 + writer.thread; i < tile_k * 8; i += 128) {
+                for (int p = 0; p < 3; ++p) {
+                    const int panel = p == 0 ? writer.group : 2 + writer.group * 2 + p - 1;
+                    const u32 chunk = stage + panel * panel_bytes + i * 16;
+                    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(chunk), "r"(0) : "memory");
+                }
+            }
+            fence_async();
+            named_barrier(3, 256);
+        });
+        const i32 row = row_tile * tile_m + writer.group * 64, column = column_tile * tile_n;
+        constexpr int panel_columns = 128 / sizeof(T);
+        writer.write<tile_n / panel_columns>(
+            [&](u32 panel, int p) { writer.fill(panel, p, sum, T()); },
+            [&](u32 panel, int p) { add_box(gradient, column + p * panel_columns, row, expert, panel); });
+    });
+    if (writer.thread == 0) wait_stores<0>();
+}
+
+#define DEFINE(name, transposed)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(all_threads, 1) name(                                                 \
+        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,                                \
+        const __grid_constant__ TensorMap out_map, bf16 *out, i64 out_stride, const i32 *offsets, i64 experts, i64 n,  \
+        i64 k) {                                                                                                       \
+        grouped_product<transposed>(x, weights, out_map, out, out_stride, offsets, experts, (i32)n, (i32)k);           \
+    }
+DEFINE(grouped_transposed_sm90a, true)
+DEFINE(grouped_sm90a, false)
+
+#define DEFINE_GRADIENT(name, T)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(all_threads, 1) name(                                                 \
+        const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap x,                                     \
+        const __grid_constant__ TensorMap gradient, const i32 *offsets, i64 experts, i64 n, i64 k) {                   \
+        grouped_gradient<T>(dy, x, gradient, offsets, experts, (i32)n, (i32)k);                                        \
+    }
+DEFINE_GRADIENT(grouped_gradient_sm90a_f32, float)
+DEFINE_GRADIENT(grouped_gradient_sm90a_bf16, bf16)

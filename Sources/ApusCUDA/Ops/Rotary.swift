@@ -1,0 +1,22 @@
+public import ApusKernels
+public import ApusTensor
+
+// Shape letters: T tokens, H heads.
+
+extension CUDABackend: RotaryOp {
+    public func rotaryTable(positions: Int, headWidth: Int, theta: Double) throws -> RotaryTable {
+        precondition(headWidth % 2 == 0)
+        let cosines = try empty(Shape(positions, headWidth / 2), .f32, .parameters)
+        let sines = try empty(Shape(positions, headWidth / 2), .f32, .parameters)
+        try launch("rotary_table", .flat(cosines.count), cosines, sines, positions, headWidth, theta)
+        return RotaryTable(cosines: cosines, sines: sines)
+    }
+
+    public func rotate(_ x: Tensor, positions: Tensor, table: RotaryTable, inverse: Bool, into y: Tensor) throws {
+        let (tokens, heads, width) = (x.shape[0], x.shape[1], x.shape[2])
+        precondition(y.shape == x.shape && positions.count == tokens && table.cosines.shape[1] * 2 == width)
+        try launch(
+            "rotate_\(x.suffix)", .rows(tokens * heads, width: width / 2), y, y.rowStride, x, x.rowStride,
+            table.cosines, table.sines, positions, tokens, heads, width, inverse)
+    }
+}
