@@ -64,7 +64,7 @@ struct MoELayerBench {
     /// Router, experts, and the gradients of both.
     func pass() throws -> Pass {
         let tape = Tape(backend: backend)
-        let layout = try TokenLayout.sequences([shape.tokens], allocator: backend.allocator)
+        let layout = try TokenLayout.sequences([shape.tokens], backend: backend)
         // A step's context: capacity is training's.
         let context = MoEContext(forward: ForwardContext(tape: tape, layout: layout, trainingStep: 1, seed: 1))
         let (forward, output) = try timed { try layer(tape.leaf(x), context) }

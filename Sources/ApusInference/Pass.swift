@@ -36,17 +36,16 @@ struct Pass {
     func losses(_ batch: [some Collection<Int32>], targets: [Int32]) throws -> [Float] {
         let tape = Tape(backend: backend, isRecording: false)
         let context = MoEContext(forward: ForwardContext(tape: tape, layout: try layout(batch)))
-        return try model.loss(
-            tokens: tensor(batch.flatMap { $0 }), targets: tensor(targets), scale: 1, context
-        ).perToken.floats()
+        return try backend.floats(
+            model.loss(tokens: tensor(batch.flatMap { $0 }), targets: tensor(targets), scale: 1, context).perToken)
     }
 
     private func layout(_ batch: [some Collection<Int32>]) throws -> TokenLayout {
-        try TokenLayout.sequences(batch.map(\.count), allocator: backend.allocator)
+        try TokenLayout.sequences(batch.map(\.count), backend: backend)
     }
 
     private func tensor(_ values: [Int32]) throws -> Tensor {
-        try backend.allocator.tensor(values, Shape(values.count))
+        try backend.tensor(values, Shape(values.count))
     }
 }
 

@@ -13,7 +13,7 @@ import Testing
 
     private func layout(_ fixture: LayerFixture, routing: Int, balance: Int?) throws -> TokenLayout {
         try TokenLayout.sequences(
-            Self.lengths, groupSize: routing, balanceSize: balance, allocator: fixture.backend.allocator)
+            Self.lengths, groupSize: routing, balanceSize: balance, backend: fixture.backend)
     }
 
     @Test func `groups are made of whole sequences, the last perhaps of fewer`() throws {

@@ -56,7 +56,7 @@ struct LayerFixture {
     func layout(_ lengths: [Int], first: Int = 0, mask: [UInt8]? = nil) throws -> TokenLayout {
         try TokenLayout.sequences(
             lengths, firstGlobalToken: first,
-            tokenMask: try mask.map { try backend.allocator.tensor($0, Shape($0.count)) }, allocator: backend.allocator)
+            tokenMask: try mask.map { try backend.allocator.tensor($0, Shape($0.count)) }, backend: backend)
     }
 
     /// The weights of a parameter in double precision.

@@ -46,7 +46,7 @@ import Testing
         let model = try model(backend, .position, .grouped)
         let tokens = randomTokens(60, seed: 1)
         func dropped(step: Int?) throws -> Bool {
-            let layout = try TokenLayout.sequences([tokens.count], allocator: backend.allocator)
+            let layout = try TokenLayout.sequences([tokens.count], backend: backend)
             let trace = RoutingTrace()
             let context = MoEContext(
                 forward: ForwardContext(

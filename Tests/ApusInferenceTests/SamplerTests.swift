@@ -122,6 +122,22 @@ import Testing
         #expect(try choices(flat, options, count: 64, sequence: 1) != first)
     }
 
+    /// What a device would fill two words with is what is drawn without one.
+    @Test func `draws from the words of a uniform fill`() throws {
+        let sampler = try Sampler(SamplingOptions(temperature: 1, seed: 0x9e37_79b9_7f4a_7c15))
+        for sequence in [0, 3, 70_000] {
+            let stream = RandomStream(seed: sampler.options.seed, purpose: .sampling, step: sequence)
+            let words = try backend.empty(Shape(2000), .f32)
+            try backend.fillRandom(words, .uniform(low: 0, high: 1), stream: stream, first: 0)
+            let values = try backend.floats(words)
+            for position in 0..<1000 {
+                let draw = sampler.draw(Sampler.Place(sequence: sequence, position: position))
+                let (coarse, fine) = (Double(values[2 * position]), Double(values[2 * position + 1]))
+                #expect(draw == coarse - 0x1p-24 + fine * 0x1p-23)
+            }
+        }
+    }
+
     @Test func `chooses for a row what it chooses for the row alone`() throws {
         let rows = (0..<5).map { randomValues(40, seed: UInt64($0), scale: 3) }
         let places = (0..<5).map { Sampler.Place(sequence: 10 - $0, position: $0 * 7) }

@@ -78,7 +78,7 @@ struct TransformerFixture {
     }
 
     func context(_ tape: Tape) throws -> MoEContext {
-        let layout = try TokenLayout.sequences(Self.lengths, allocator: backend.allocator)
+        let layout = try TokenLayout.sequences(Self.lengths, backend: backend)
         return MoEContext(forward: ForwardContext(tape: tape, layout: layout, trainingStep: 1, seed: 3))
     }
 

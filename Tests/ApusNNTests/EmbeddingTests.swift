@@ -16,7 +16,7 @@ import Testing
         let check = try LayerCheck(backend, [table] + (positions.map { [$0] } ?? []))
         let layer = Embedding(table: table, positionTable: positions)
         let tokens = try backend.allocator.integers([3, 3, 10, 0, 7, 3, 1])
-        let layout = try TokenLayout.sequences([4, 3], startingAt: [0, 5], allocator: backend.allocator)
+        let layout = try TokenLayout.sequences([4, 3], startingAt: [0, 5], backend: backend)
         try check.expect("embedding", inputs: []) { tape, _ in
             [try layer(tokens, ForwardContext(tape: tape, layout: layout))]
         }
@@ -25,7 +25,7 @@ import Testing
     @Test func `adds the rows of token and position`() throws {
         let (table, positions) = (parameter("table", 5, 3), parameter("positions", 9, 3))
         _ = try Placed([table, positions], backend)
-        let layout = try TokenLayout.sequences([2, 1], startingAt: [0, 8], allocator: backend.allocator)
+        let layout = try TokenLayout.sequences([2, 1], startingAt: [0, 8], backend: backend)
         let context = ForwardContext(tape: Tape(backend: backend, isRecording: false), layout: layout)
         let y = try Embedding(table: table, positionTable: positions)(
             try backend.allocator.integers([4, 0, 4]), context)
@@ -40,7 +40,7 @@ import Testing
 @Suite struct `A token layout` {
     @Test func `places sequences, positions and routing groups`() throws {
         let layout = try TokenLayout.sequences(
-            [3, 2, 4], startingAt: [0, 7, 1], groupSize: 2, firstGlobalToken: 50, allocator: CachingAllocator())
+            [3, 2, 4], startingAt: [0, 7, 1], groupSize: 2, firstGlobalToken: 50, backend: CPUBackend(threadCount: 1))
         #expect(layout.tokenCount == 9)
         #expect(layout.cumulativeLengths.array(of: Int32.self) == [0, 3, 5, 9])
         #expect(layout.positions.array(of: Int32.self) == [0, 1, 2, 7, 8, 1, 2, 3, 4])

@@ -70,7 +70,7 @@ struct AttentionOptions: CustomTestStringConvertible {
 
     /// Two sequences, the second perhaps of two documents.
     private func layout(_ options: AttentionOptions) throws -> TokenLayout {
-        let plain = try TokenLayout.sequences([5, 9], allocator: backend.allocator)
+        let plain = try TokenLayout.sequences([5, 9], backend: backend)
         let first = options.hasDocuments ? [0, 0, 0, 0, 0] + [0, 0, 0, 0, 4, 4, 4, 4, 4] : nil
         return TokenLayout(
             cumulativeLengths: plain.cumulativeLengths, positions: plain.positions,

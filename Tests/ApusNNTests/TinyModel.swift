@@ -69,7 +69,7 @@ struct TinyModel {
         }
         loss = LanguageModelLoss(weight: make("head", Self.vocabulary, width), chunk: chunk)
         placed = try Placed(parameters, backend, precision: precision, seed: seed)
-        layout = try TokenLayout.sequences(lengths, allocator: backend.allocator)
+        layout = try TokenLayout.sequences(lengths, backend: backend)
         var generator = SeededGenerator(seed: 77)
         let count = layout.tokenCount
         tokens = try backend.allocator.integers(

@@ -43,7 +43,7 @@ import Testing
         let lengths = zip(starts, starts.dropFirst()).map { $1 - $0 }
         #expect(lengths.count > 6)
         let allocator = trainer.backend.allocator
-        let layout = try TokenLayout.sequences(lengths, allocator: allocator)
+        let layout = try TokenLayout.sequences(lengths, backend: trainer.backend)
         let context = try trainer.step.context(
             Tape(backend: trainer.backend, isRecording: false), sequences: 4, 16, firstToken: 0, step: nil,
             globalTokens: 64, documents: nil, nil)

@@ -179,7 +179,7 @@ public final class BlockCache: KeyValueStore {
             current = try plan(entries)
             defer { current = nil }
             let tokens = try TokenLayout.sequences(
-                entries.map(\.tokens), startingAt: starts, allocator: backend.allocator)
+                entries.map(\.tokens), startingAt: starts, backend: backend)
             let result = try body(tokens)
             for entry in entries { sequences[entry.sequence]?.length += entry.tokens }
             return result
@@ -274,9 +274,10 @@ public final class BlockCache: KeyValueStore {
             }
             first += entry.tokens
         }
-        let allocator = backend.allocator
+        // One upload for both.
+        let both = try backend.tensor(table + lengths, Shape(table.count + lengths.count), .workspace)
         return Step(
-            table: try allocator.tensor(table, Shape(parts.count, width), .workspace),
-            lengths: try allocator.tensor(lengths, Shape(parts.count), .workspace), runs: runs, tokenCount: first)
+            table: both[0..<table.count].reshaped(parts.count, width), lengths: both[table.count..<both.count],
+            runs: runs, tokenCount: first)
     }
 }

@@ -66,7 +66,8 @@ public struct Evaluator {
             nats: nats, tokens: pieces.reduce(0) { $0 + $1.count - 1 }, bytes: vocabulary == nil ? nil : bytes)
     }
 
-    /// Calls `body` with each sequence's index and its logits (T, V) `f32`, in order; an empty sequence has (0, V).
+    /// Calls `body` with each sequence's index and its logits (T, V) `f32`, on the device, in order; an empty sequence has
+    /// (0, V).
     ///
     /// - Throws: ``InferenceError`` for a sequence longer than the context and for ids that the model does not have,
     ///   before anything runs; what `body` throws; ``TensorError`` when memory runs out.
@@ -111,9 +112,7 @@ public struct Evaluator {
         var writer = try SafetensorsWriter(path: path, tensors: specs)
         var (nats, tokens, byteCount) = (0.0, 0, 0)
         try logits(of: sequences) { index, logits in
-            let bytes = UnsafeRawBufferPointer(
-                start: logits.rawPointer, count: DType.f32.byteCount(elements: logits.count))
-            try writer.append(bytes, to: specs[index].name)
+            try backend.forEachPiece(of: logits) { try writer.append($0, to: specs[index].name) }
             let targets = Array(sequences[index].dropFirst())
             nats += try loss(logits, targets)
             tokens += targets.count
@@ -129,9 +128,9 @@ public struct Evaluator {
         let shape = Shape(targets.count)
         let (losses, logSumExp) = (try backend.empty(shape, .f32), try backend.empty(shape, .f32))
         try backend.crossEntropy(
-            logits[0..<targets.count], targets: backend.allocator.tensor(targets, shape), loss: losses,
+            logits[0..<targets.count], targets: backend.tensor(targets, shape), loss: losses,
             logSumExp: logSumExp)
-        return losses.floats().reduce(0) { $0 + Double($1) }
+        return try backend.floats(losses).reduce(0) { $0 + Double($1) }
     }
 
     /// Consecutive items in as few batches as a limit on their summed sizes allows; an item above it is alone.

@@ -37,15 +37,20 @@ public struct Sampler: Sendable {
     ///   all are negative infinity.
     public func choose(_ logits: Tensor, _ places: [Place], _ backend: any Backend) throws -> [Int32] {
         precondition(logits.shape.rank == 2 && logits.shape[0] == places.count)
-        try logits.ready?.wait()
-        return try places.enumerated().map { row, place in
-            let values = UnsafeBufferPointer(
-                start: logits.pointer(to: Float.self) + row * logits.rowStride, count: logits.shape[1])
-            let best = try Sampler.highest(of: values, place)
-            guard !options.isGreedy else { return best }
-            let candidates = Candidates(values, highest: values[Int(best)], options)
-            return candidates.pick(at: try draw(place, backend))
+        let host = try backend.download(logits)
+        try host.ready?.wait()
+        return try withExtendedLifetime(host.storage) {
+            let first = host.pointer(to: Float.self)
+            return try places.enumerated().map { row, place in
+                try choose(UnsafeBufferPointer(start: first + row * host.rowStride, count: host.shape[1]), place)
+            }
         }
+    }
+
+    private func choose(_ logits: UnsafeBufferPointer<Float>, _ place: Place) throws(InferenceError) -> Int32 {
+        let best = try Sampler.highest(of: logits, place)
+        guard !options.isGreedy else { return best }
+        return Candidates(logits, highest: logits[Int(best)], options).pick(at: draw(place))
     }
 
     /// The id of the highest logit.
@@ -64,12 +69,13 @@ public struct Sampler: Sendable {
     }
 
     /// Uniform inside (0, 1), of two words: one alone has 23 bits, too few for the rare tokens of a large vocabulary.
-    private func draw(_ place: Place, _ backend: any Backend) throws -> Double {
+    ///
+    /// The words are those of a uniform fill, but need no device.
+    func draw(_ place: Place) -> Double {
         let stream = RandomStream(seed: options.seed, purpose: .sampling, step: place.sequence)
-        let pair = try backend.empty(Shape(2), .f32, .workspace)
-        try backend.fillRandom(pair, .uniform(low: 0, high: 1), stream: stream, first: UInt64(2 * place.position))
-        let (coarse, fine) = (Double(pair.floats()[0]), Double(pair.floats()[1]))
+        let first = UInt64(2 * place.position)
+        let (coarse, fine) = (stream.word(at: first) >> 9, stream.word(at: first + 1) >> 9)
         let interval = 0x1p-23
-        return coarse - interval / 2 + fine * interval
+        return (Double(coarse) + (Double(fine) + 0.5) * interval) * interval
     }
 }

@@ -75,12 +75,12 @@ public struct ModelConversion {
         for (placement, spec) in zip(written, specs) {
             let stored = try elements(of: placement.slices[0].name, backend)
             guard stored.dtype != spec.dtype else {
-                try writer.append(stored, to: spec.name)
+                try writer.append(stored, to: spec.name, backend: backend)
                 continue
             }
             let converted = try backend.empty(stored.shape, spec.dtype, .workspace)
             try backend.convert(stored, into: converted)
-            try writer.append(converted, to: spec.name)
+            try writer.append(converted, to: spec.name, backend: backend)
         }
         return try writer.finish()
     }
@@ -91,7 +91,7 @@ public struct ModelConversion {
         guard family != nil else { return .f32 }
         let stored = try elements(of: name, backend)
         guard stored.dtype == .f32 else { return .bf16 }
-        return stored.array(of: Float.self).allSatisfy { $0.bitPattern & 0xffff == 0 } ? .bf16 : .f32
+        return try backend.array(stored, of: Float.self).allSatisfy { $0.bitPattern & 0xffff == 0 } ? .bf16 : .f32
     }
 
     /// The elements of a tensor of the model, flat, as `f32` or `bf16`.
@@ -101,7 +101,7 @@ public struct ModelConversion {
         let count = place.elements.count
         guard let dtype = entry.dtype, dtype.isFloating else {
             let values = try tensors.shard(of: place.hubName).floatValues(place.hubName)
-            return try backend.allocator.tensor(Array(values[place.elements]), Shape(count), .workspace)
+            return try backend.tensor(Array(values[place.elements]), Shape(count), .workspace)
         }
         let target = try backend.empty(Shape(count), dtype, .workspace)
         try tensors.bytes(place.hubName).withUnsafeBytes { bytes in
@@ -109,9 +109,7 @@ public struct ModelConversion {
                 dtype.byteCount(
                     elements: place.elements.lowerBound)..<dtype.byteCount(
                     elements: place.elements.upperBound)
-            if let base = bytes.baseAddress, !part.isEmpty {
-                target.rawPointer.copyMemory(from: base + part.lowerBound, byteCount: part.count)
-            }
+            try backend.upload(UnsafeRawBufferPointer(rebasing: bytes[part]), into: target)
         }
         return target
     }

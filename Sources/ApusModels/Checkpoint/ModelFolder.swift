@@ -71,23 +71,20 @@ public struct ModelFolder {
         guard let dtype = entry.dtype, dtype.isFloating else {
             // F16 and the like are widened exactly; what cannot be is refused by name.
             let values = try tensors.shard(of: name).floatValues(name)
-            return try backend.allocator.tensor(values, Shape(values.count), .workspace)
+            return try backend.tensor(values, Shape(values.count), .workspace)
         }
         let target = try backend.empty(Shape(entry.count), dtype, .workspace)
-        try tensors.bytes(name).withUnsafeBytes { bytes in
-            if let base = bytes.baseAddress { target.rawPointer.copyMemory(from: base, byteCount: bytes.count) }
-        }
+        try tensors.bytes(name).withUnsafeBytes { try backend.upload($0, into: target) }
         return target
     }
 }
 
 extension ShardedSafetensorsWriter {
-    /// Appends a dense host tensor whole.
-    public mutating func append(_ tensor: Tensor, to name: String) throws(FileError) {
-        precondition(tensor.isContiguous)
-        let bytes = UnsafeRawBufferPointer(
-            start: tensor.rawPointer, count: tensor.dtype.byteCount(elements: tensor.count))
-        try append(bytes, to: name)
+    /// Appends a dense tensor whole.
+    ///
+    /// - Throws: ``FileError``; what the device's copies throw.
+    public mutating func append(_ tensor: Tensor, to name: String, backend: any Backend) throws {
+        try backend.forEachPiece(of: tensor) { try append($0, to: name) }
     }
 }
 
@@ -123,7 +120,7 @@ extension Transformer {
                     source = try backend.empty(weights.shape, spec.dtype, .workspace)
                     try backend.convert(weights, into: source)
                 }
-                try writer.append(source, to: placement.hubName)
+                try writer.append(source, to: placement.hubName, backend: backend)
             }
         }
         var digests = try writer.finish()
@@ -145,19 +142,17 @@ extension Transformer {
 }
 
 extension ShardedSafetensors {
-    /// Copies a stored tensor into a dense host tensor of the same type and number of elements.
+    /// Copies a stored tensor into a dense tensor of the same type and number of elements.
     ///
     /// - Throws: ``FileError/noSuchTensor(path:tensor:known:)``, or ``FileError/invalidTensor(path:tensor:reason:)``
-    ///   when type or size differ.
-    public func read(_ name: String, into target: Tensor) throws(FileError) {
+    ///   when type or size differ; what the device's copies throw.
+    public func read(_ name: String, into target: Tensor, backend: any Backend) throws {
         let entry = try entry(name)
         guard entry.dtype == target.dtype, entry.count == target.count, target.isContiguous else {
-            throw .invalidTensor(
+            throw FileError.invalidTensor(
                 path: folder, tensor: name,
                 reason: "is \(entry.stored) \(entry.shape) and not \(target.dtype) \(target.shape)")
         }
-        try bytes(name).withUnsafeBytes { bytes in
-            if let base = bytes.baseAddress { target.rawPointer.copyMemory(from: base, byteCount: bytes.count) }
-        }
+        try bytes(name).withUnsafeBytes { try backend.upload($0, into: target) }
     }
 }

@@ -39,10 +39,10 @@ public struct TokenLayout: Sendable {
     /// Sequences of the given lengths, each starting at the given position, `groupSize` of them to a routing group and
     /// `balanceSize` to a group of the balance loss (as many by default).
     ///
-    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``, and what the device's copies throw.
     public static func sequences(
         _ lengths: [Int], startingAt starts: [Int]? = nil, groupSize: Int = 1, balanceSize: Int? = nil,
-        firstGlobalToken: Int = 0, tokenMask: Tensor? = nil, allocator: CachingAllocator
+        firstGlobalToken: Int = 0, tokenMask: Tensor? = nil, backend: any Backend
     ) throws -> TokenLayout {
         let balanceSize = balanceSize ?? groupSize
         precondition(groupSize >= 1 && balanceSize % groupSize == 0)
@@ -60,8 +60,8 @@ public struct TokenLayout: Sendable {
             }
         }
         return TokenLayout(
-            cumulativeLengths: try allocator.tensor(boundaries, Shape(boundaries.count)),
-            positions: try allocator.tensor(positions, Shape(positions.count)),
+            cumulativeLengths: try backend.tensor(boundaries, Shape(boundaries.count)),
+            positions: try backend.tensor(positions, Shape(positions.count)),
             routingGroups: groups(of: groupSize), balanceGroups: groups(of: balanceSize),
             tokenMask: tokenMask, firstGlobalToken: firstGlobalToken)
     }

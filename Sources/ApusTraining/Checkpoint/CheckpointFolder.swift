@@ -51,7 +51,7 @@ public struct CheckpointFolder: Sendable {
         let states = optimizer.namedStates()
         let specs = states.map { TensorSpec(name: $0.name, dtype: $0.tensor.dtype, shape: $0.tensor.shape.dimensions) }
         var writer = try ShardedSafetensorsWriter(folder: staging, base: "optimizer", tensors: specs)
-        for (name, tensor) in states { try writer.append(tensor, to: name) }
+        for (name, tensor) in states { try writer.append(tensor, to: name, backend: backend) }
         digests.merge(try writer.finish()) { first, _ in first }
         digests.merge(try CompanionFiles.write(companions, to: staging)) { first, _ in first }
         digests["state.txt"] = try AtomicFile.write(state.text, to: "\(staging)/state.txt")
@@ -92,7 +92,7 @@ public struct CheckpointFolder: Sendable {
         }
         try saved.loadWeights(into: model.store, backend: backend)
         let file = try ShardedSafetensors(folder: folder, base: "optimizer")
-        for (name, tensor) in optimizer.namedStates() { try file.read(name, into: tensor) }
+        for (name, tensor) in optimizer.namedStates() { try file.read(name, into: tensor, backend: backend) }
         optimizer.resume(atStep: step)
         return changes
     }

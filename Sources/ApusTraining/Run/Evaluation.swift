@@ -21,9 +21,9 @@ extension TrainStep {
                 Tape(backend: backend, isRecording: false), sequences: places.count, stream.sequenceLength,
                 firstToken: 0, step: nil, globalTokens: batch.inputs.count, documents: batch.documents, nil)
             let result = try model.loss(
-                tokens: backend.allocator.tensor(batch.inputs, Shape(batch.inputs.count)),
-                targets: backend.allocator.tensor(batch.targets, Shape(batch.targets.count)), scale: 1, context)
-            total += result.perToken.floats().reduce(0) { $0 + Double($1) }
+                tokens: backend.tensor(batch.inputs, Shape(batch.inputs.count)),
+                targets: backend.tensor(batch.targets, Shape(batch.targets.count)), scale: 1, context)
+            total += try backend.floats(result.perToken).reduce(0) { $0 + Double($1) }
             targetCount += batch.targets.count { $0 >= 0 }
         }
         return total / Double(max(targetCount, 1))

@@ -87,7 +87,7 @@ private struct NonFiniteProbe {
                 Tape(backend: backend, isRecording: false), sequences: sequences.count, sequenceLength,
                 firstToken: sequences.lowerBound * sequenceLength, step: step,
                 globalTokens: trainStep.configuration.batch * sequenceLength, documents: batch.documents, nil)
-            let tokens = try backend.allocator.tensor(batch.inputs, Shape(batch.inputs.count))
+            let tokens = try backend.tensor(batch.inputs, Shape(batch.inputs.count))
             if let place = try trainStep.model.firstNonFiniteStage(tokens: tokens, context) { return place }
         }
         return nil

@@ -79,8 +79,8 @@ public struct TrainStep {
         var pooled: [Tensor] = []
         for sequences in microBatches {
             let micro = try read(sequences)
-            let tokens = try backend.allocator.tensor(micro.inputs, Shape(micro.inputs.count))
-            let targets = try backend.allocator.tensor(micro.targets, Shape(micro.targets.count))
+            let tokens = try backend.tensor(micro.inputs, Shape(micro.inputs.count))
+            let targets = try backend.tensor(micro.targets, Shape(micro.targets.count))
             let tape = Tape(backend: backend, trace: trace)
             let context = try context(
                 tape, sequences: sequences.count, sequenceLength, firstToken: sequences.lowerBound * sequenceLength,
@@ -126,12 +126,12 @@ public struct TrainStep {
     ) throws -> MoEContext {
         var layout = try TokenLayout.sequences(
             Array(repeating: sequenceLength, count: sequences), groupSize: configuration.routingGroup,
-            balanceSize: configuration.balanceGroup, firstGlobalToken: firstToken, allocator: backend.allocator)
+            balanceSize: configuration.balanceGroup, firstGlobalToken: firstToken, backend: backend)
         if let documents {
             layout = TokenLayout(
                 cumulativeLengths: layout.cumulativeLengths,
-                positions: try backend.allocator.tensor(documents.positions, Shape(layout.tokenCount)),
-                firstKey: try backend.allocator.tensor(documents.firstKeys, Shape(layout.tokenCount)),
+                positions: try backend.tensor(documents.positions, Shape(layout.tokenCount)),
+                firstKey: try backend.tensor(documents.firstKeys, Shape(layout.tokenCount)),
                 routingGroups: layout.routingGroups, balanceGroups: layout.balanceGroups, firstGlobalToken: firstToken)
         }
         let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)

@@ -80,7 +80,7 @@ struct GoldenBatch {
         scale = 1 / Float(shifted.count { $0 >= 0 })
         let counted = mask.contains(0) ? try backend.allocator.tensor(mask.map(UInt8.init), Shape(mask.count)) : nil
         layout = try TokenLayout.sequences(
-            Array(repeating: shape[1], count: shape[0]), tokenMask: counted, allocator: backend.allocator)
+            Array(repeating: shape[1], count: shape[0]), tokenMask: counted, backend: backend)
         width = try golden.shape("\(kind).logits")[2]
     }
 
