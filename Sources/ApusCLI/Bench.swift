@@ -52,6 +52,16 @@ struct BenchOptions: ParsableArguments {
         CPUBackend(threadCount: threads, memoryLimit: CachingAllocator.physicalMemory, productEngine: engine)
     }
 
+    /// The backend of a device, for benchmarks of what runs on any.
+    func backend(on device: DeviceChoice, _ engine: CPUBackend.ProductEngine = .automatic) throws -> any Backend {
+        device == .cpu ? backend(engine) : try device.backend(threads: threads, memoryLimit: nil)
+    }
+
+    /// Where it runs, in words.
+    func place(_ device: DeviceChoice) -> String {
+        device == .cpu ? "\(threads) threads" : "device \(device.rawValue)"
+    }
+
     /// Prints one JSON object, which begins with the benchmark's name, precision and threads, or the text.
     func report(_ bench: String, _ fields: [(String, JSONText)], text: () -> String) {
         guard json else { return print(text()) }

@@ -37,6 +37,8 @@ struct BenchGenerate: ParsableCommand {
 
     @OptionGroup var repeats: RoundOptions
 
+    @Option(help: "Where to compute: auto, cpu or cuda.")
+    var device = DeviceChoice.cpu
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
@@ -46,7 +48,7 @@ struct BenchGenerate: ParsableCommand {
     }
 
     func run() throws {
-        let backend = options.backend()
+        let backend = try options.backend(on: device)
         let model = try model(backend)
         let context = model.configuration.maximumPositions
         guard promptLength + maxTokens <= context else {
@@ -86,7 +88,7 @@ struct BenchGenerate: ParsableCommand {
         try report(backend, median(prefill), median(decode), activeBytes: active)
     }
 
-    private func model(_ backend: CPUBackend) throws -> Transformer {
+    private func model(_ backend: any Backend) throws -> Transformer {
         if let checkpoint {
             return try Checkpoint(checkpoint).model.load(backend: backend, precision: options.precision.value)
         }
@@ -97,7 +99,7 @@ struct BenchGenerate: ParsableCommand {
         return model
     }
 
-    private func report(_ backend: CPUBackend, _ prefill: Double, _ decode: Double, activeBytes: Int) throws {
+    private func report(_ backend: any Backend, _ prefill: Double, _ decode: Double, activeBytes: Int) throws {
         let peak = backend.allocator.statistics.totalPeak
         var fields: [(String, JSONText)] = [
             ("batch", .integer(batch)), ("prompt_length", .integer(promptLength)),
@@ -108,7 +110,7 @@ struct BenchGenerate: ParsableCommand {
             [
                 "run",
                 "\(batch) prompts of \(promptLength) tokens, \(maxTokens) new ones each, \(options.precision.rawValue), "
-                    + "\(backend.pool.threadCount) threads",
+                    + options.place(device),
             ],
             ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
             ["memory", "\(formatBytes(peak)) of tensors at most"],

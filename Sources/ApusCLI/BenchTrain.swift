@@ -52,6 +52,8 @@ struct BenchTrain: ParsableCommand {
     @Option(help: "Trace the timed steps into this file (Chrome's format).")
     var trace: String?
 
+    @Option(help: "Where to compute: auto, cpu or cuda.")
+    var device = DeviceChoice.cpu
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
@@ -63,7 +65,7 @@ struct BenchTrain: ParsableCommand {
     }
 
     func run() throws {
-        let backend = options.backend(products.engine)
+        let backend = try options.backend(on: device, products.engine)
         var bench = try TrainBench(self, backend)
         for _ in 0..<max(warmup, 0) { _ = try bench.step() }
         backend.allocator.resetPeaks()
@@ -81,12 +83,12 @@ struct BenchTrain: ParsableCommand {
         }
     }
 
-    private func runOnce(_ bench: inout TrainBench, _ backend: CPUBackend) throws {
+    private func runOnce(_ bench: inout TrainBench, _ backend: any Backend) throws {
         let trace = phases || self.trace != nil ? Trace() : nil
         let block = try bench.block(steps, trace)
         if let trace, let path = self.trace { try AtomicFile.write(trace.chromeJSON, to: path) }
         guard let trace, phases else { return print(options.json ? "\(block.object())" : block.text) }
-        let peak = MachineSpeed.peak(options.precision.value.modelType, pool: backend.pool)
+        let peak = try MachineSpeed.peak(options.precision.value.modelType, backend: backend)
         let table = PhaseTable(
             trace, configuration: bench.configuration, tokens: batch * sequence, sequence: sequence)
         print(
@@ -113,7 +115,7 @@ enum ProductChoice: String, ExpressibleByArgument, CaseIterable {
 /// The model, its optimizer and its data; `step` is what is timed.
 private struct TrainBench {
     private let command: BenchTrain
-    private let backend: CPUBackend
+    private let backend: any Backend
     private let trainStep: TrainStep
     private let batches: [TokenBatch]
     private var count = 0
@@ -122,7 +124,7 @@ private struct TrainBench {
     /// Parameters of the model.
     let parameters: Int
 
-    init(_ command: BenchTrain, _ backend: CPUBackend) throws {
+    init(_ command: BenchTrain, _ backend: any Backend) throws {
         var configuration = try ModelConfiguration.preset(named: command.preset)
         guard command.sequence <= configuration.maximumPositions else {
             throw CommandError(
@@ -177,7 +179,7 @@ private struct TrainBench {
         }
         let statistics = backend.allocator.statistics
         return Block(
-            precision: command.options.precision, threads: backend.pool.threadCount, parameters: parameters,
+            precision: command.options.precision, threads: command.options.threads, parameters: parameters,
             tokens: command.batch * command.sequence, seconds: seconds, loss: loss, peakBytes: statistics.totalPeak,
             systemAllocations: statistics.systemAllocations - before)
     }

@@ -104,7 +104,7 @@ private struct Conversion {
     let precision: ModelPrecision?
     let out: String
 
-    func run(_ backend: CPUBackend) throws {
+    func run(_ backend: any Backend) throws {
         let conversion = try ModelConversion(source, to: family, type: precision?.value.modelType)
         let ids = sampleIds()
         var largest = 0.0
@@ -129,11 +129,11 @@ private struct Conversion {
     }
 
     private func logits(
-        _ folder: ModelFolder, _ conversion: ModelConversion, _ ids: [[Int32]], _ backend: CPUBackend
+        _ folder: ModelFolder, _ conversion: ModelConversion, _ ids: [[Int32]], _ backend: any Backend
     ) throws -> [Float] {
         let model = try folder.load(backend: backend, precision: conversion.precision, positions: ids[0].count)
         var values: [Float] = []
-        try Evaluator(model, backend: backend).logits(of: ids) { _, logits in values += logits.floats() }
+        try Evaluator(model, backend: backend).logits(of: ids) { _, logits in values += try backend.floats(logits) }
         return values
     }
 

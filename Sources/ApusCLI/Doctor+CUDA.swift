@@ -6,25 +6,30 @@ import ApusTensor
 extension Doctor {
     func examineCUDA() throws {
         let machine = CUDAMachine()
-        if !json {
-            let rows = machine.libraries.map { library in
-                switch library.found {
-                case .success(let version): [library.name, "\(version)"]
-                case .failure(let problem): [library.name, "\(problem)"]
-                }
-            }
-            print(table(rows, leftColumns: 2))
-        }
         let backend: CUDABackend
         do {
             backend = try CUDABackend()
         } catch let problem as LibraryProblem {
-            throw CommandError("--device cuda: \(problem); apus runs on the CPU (--device cpu)")
+            throw CommandError("--device cuda: \(problem); --device cpu examines the processor\n\(found(machine))")
         }
         let speeds = skipSpeed ? [] : try measure(backend)
-        if !json { describe(backend, speeds) }
+        if !json {
+            print(found(machine))
+            describe(backend, speeds)
+        }
         let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
         try conclude(outcomes) { object(machine, backend, speeds, $0) }
+    }
+
+    /// The libraries, each with its version or what is wrong with it.
+    private func found(_ machine: CUDAMachine) -> String {
+        let rows = machine.libraries.map { library in
+            switch library.found {
+            case .success(let version): [library.name, "\(version)"]
+            case .failure(let problem): [library.name, "\(problem)"]
+            }
+        }
+        return table(rows, leftColumns: 2)
     }
 
     private func measure(_ backend: CUDABackend) throws -> [Speed] {

@@ -16,7 +16,7 @@ struct Doctor: ParsableCommand {
             """)
 
     @Option(help: "What to examine: auto, cpu or cuda.")
-    var device = "auto"
+    var device = DeviceChoice.automatic
 
     @OptionGroup var threadOptions: ThreadOptions
 
@@ -27,9 +27,10 @@ struct Doctor: ParsableCommand {
     var json = false
 
     func run() throws {
-        if device == "cuda" { return try examineCUDA() }
+        if device == .cuda { return try examineCUDA() }
         let machine = Machine()
-        let backend = try DeviceChoice(device).backend(threads: threadOptions.threads, memoryLimit: nil)
+        let backend = CPUBackend(
+            threadCount: threadOptions.count, memoryLimit: CachingAllocator.physicalMemory)
         let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
         if !json { describe(machine, backend, speeds) }
         let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
@@ -85,7 +86,7 @@ struct Doctor: ParsableCommand {
 
     private func describe(_ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed]) {
         var rows = [
-            ["device", device == "auto" ? "cpu (no CUDA backend in this build, apus runs on the CPU)" : "cpu"],
+            ["device", device == .automatic ? "cpu (--device cuda examines a GPU)" : "cpu"],
             ["processor", machine.processor.isEmpty ? "unknown" : machine.processor],
             ["cores", "\(machine.cores), \(backend.pool.threadCount) threads in use"],
             [

@@ -3,14 +3,14 @@ import ArgumentParser
 
 /// `--threads` and `--device`, which every command that computes has.
 struct ComputeOptions: ParsableArguments {
-    @Option(help: "Where to compute: auto or cpu.")
-    var device = "auto"
+    @Option(help: "Where to compute: auto, cpu or cuda.")
+    var device = DeviceChoice.automatic
 
     @OptionGroup var threads: ThreadOptions
 
     /// The backend asked for.
-    func backend(batchInvariant: Bool = false) throws -> CPUBackend {
-        try DeviceChoice(device).backend(threads: threads.count, memoryLimit: nil, batchInvariant: batchInvariant)
+    func backend(batchInvariant: Bool = false) throws -> any Backend {
+        try device.backend(threads: threads.count, memoryLimit: nil, batchInvariant: batchInvariant)
     }
 }
 

@@ -29,8 +29,8 @@ struct Train: ParsableCommand {
     @Option(help: "Steps to train, instead of the recipe's.")
     var steps: Int?
 
-    @Option(help: "Where to compute: auto or cpu.")
-    var device = "auto"
+    @Option(help: "Where to compute: auto, cpu or cuda.")
+    var device = DeviceChoice.automatic
 
     @Option(help: "Write the times of a few steps as a Chrome trace, for ui.perfetto.dev or chrome://tracing.")
     var trace: String?
@@ -48,7 +48,7 @@ struct Train: ParsableCommand {
         let overrides = set + (steps.map { ["training.steps=\($0)"] } ?? [])
         let recipe = try Recipe(contentsOf: self.recipe, overrides: overrides)
         let folder = out ?? "runs/\(recipeName)"
-        let backend = try DeviceChoice(device).backend(
+        let backend = try device.backend(
             threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit)
         let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
         training.traceFile = try trace.map { try TraceFile(path: $0, steps: traceSteps) }
@@ -116,30 +116,5 @@ struct Train: ParsableCommand {
         let isPlain =
             !word.isEmpty && word.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_./=,:".contains($0)) }
         return isPlain ? word : "'" + word.replacing("'", with: "'\\''") + "'"
-    }
-}
-
-/// `--device`: where a command computes.
-struct DeviceChoice {
-    /// A device that this build has not.
-    struct Unavailable: Error, CustomStringConvertible {
-        let name: String
-        var description: String {
-            name == "cuda"
-                ? "--device cuda: this build has no CUDA backend; use --device cpu"
-                : "--device \(name): no such device; use auto or cpu"
-        }
-    }
-
-    init(_ name: String) throws {
-        guard name == "auto" || name == "cpu" else { throw Unavailable(name: name) }
-    }
-
-    /// The backend of the device.
-    func backend(threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false) -> CPUBackend {
-        // Without a limit the system would hand out more than there is, and kill the process when it is used.
-        CPUBackend(
-            threadCount: threads ?? ThreadPool.availableCores,
-            memoryLimit: memoryLimit ?? CachingAllocator.physicalMemory, batchInvariant: batchInvariant)
     }
 }

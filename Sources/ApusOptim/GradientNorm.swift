@@ -19,7 +19,4 @@ public struct GradientNorm {
         }
         try backend.clipFactor(sumOfSquares: sumOfSquares, limit: limit, into: scale)
     }
-
-    /// The norm before clipping. Waits for the device.
-    public var value: Float { sumOfSquares.floats()[0].squareRoot() }
 }

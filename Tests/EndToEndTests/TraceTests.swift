@@ -55,7 +55,7 @@ import Testing
             let passes = ["forward", "backward", "forward", "backward"]
             let end = step.name == "step 4" ? ["evaluation", "metrics", "checkpoint"] : ["metrics"]
             #expect(
-                phases.map(\.name) == ["data"] + passes + ["gradient norm", "optimizer", "routing summary"] + end)
+                phases.map(\.name) == ["data"] + passes + ["gradient norm", "read back", "optimizer", "routers"] + end)
             #expect(zip(phases, phases.dropFirst()).allSatisfy { $0.end <= $1.start + 0.002 }, "one after the other")
             covered["step"] = max(covered["step", default: 0], phases.reduce(0) { $0 + $1.duration } / step.duration)
             for phase in phases where ["forward", "backward"].contains(phase.name) {

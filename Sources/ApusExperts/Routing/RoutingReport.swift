@@ -1,3 +1,4 @@
+public import ApusKernels
 public import ApusTensor
 
 // Shape letters: E experts, G routing groups.
@@ -17,6 +18,18 @@ public final class RoutingReport {
         /// (1) `f32` each: this pass's part of the losses, before their coefficients. A pooled balance loss is the
         /// model's, not a layer's.
         public let losses: [RouterLossKind: Tensor]
+
+        /// The same on the host, as soon as ``waitUntilReady()`` has returned; returns at once.
+        public func downloaded(by backend: any Backend) throws -> Layer {
+            Layer(
+                layer: layer, choices: try backend.download(choices), rows: try backend.download(rows),
+                losses: try losses.mapValues(backend.download))
+        }
+
+        /// Waits for copies from a device.
+        public func waitUntilReady() throws {
+            for tensor in [choices, rows] + losses.values { try tensor.ready?.wait() }
+        }
     }
 
     /// Everything reported, in the order of the layers' passes.

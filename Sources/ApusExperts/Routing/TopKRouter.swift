@@ -71,7 +71,7 @@ public struct TopKRouter: Router {
         guard configuration.biasRate > 0, let selectionBias else { return }
         let mean = Float(choices.reduce(0, +)) / Float(choices.count)
         let steps = choices.map { configuration.biasRate * (Float($0) < mean ? 1 : Float($0) > mean ? -1 : 0) }
-        let change = try backend.allocator.tensor(steps, Shape(steps.count), .workspace)
+        let change = try backend.tensor(steps, Shape(steps.count), .workspace)
         try selectionBias.withWeights(on: backend.stream) { try backend.addScaled(change, factor: 1, into: $0) }
     }
 

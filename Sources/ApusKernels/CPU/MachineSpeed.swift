@@ -31,13 +31,21 @@ public enum MachineSpeed {
 
     /// FLOP/s of a large product, the best of several.
     public static func product(_ dtype: DType, backend: any Backend, rounds: Int = 5) throws -> Double {
+        let size = backend is CPUBackend ? 768 : 8192
         let backend = ownMemory(backend)
-        let (m, n, k) = (768, 768, 768)
-        let a = try backend.zeros(Shape(m, k), dtype, .workspace)
-        let b = try backend.zeros(Shape(n, k), dtype, .workspace)
-        let c = try backend.empty(Shape(m, n), .f32, .workspace)
-        let seconds = try bestTime(rounds) { try backend.matMul(a.matrix, b.transpose, into: c) }
-        return 2 * Double(m * n * k) / seconds
+        let a = try backend.empty(Shape(size, size), dtype, .workspace)
+        let b = try backend.empty(Shape(size, size), dtype, .workspace)
+        let c = try backend.empty(Shape(size, size), .f32, .workspace)
+        // Zeros would let some devices run faster than real numbers do.
+        for (part, operand) in [a, b].enumerated() {
+            let stream = RandomStream(seed: UInt64(part), purpose: .initialization)
+            try backend.fillRandom(operand, .normal(mean: 0, deviation: 1), stream: stream, first: 0)
+        }
+        let seconds = try bestTime(rounds) {
+            try backend.matMul(a.matrix, b.transpose, into: c)
+            try wait(for: c, on: backend)
+        }
+        return 2 * Double(size * size * size) / seconds
     }
 
     /// Bytes a second of a copy larger than any cache, read and written, the best of several.
@@ -46,8 +54,16 @@ public enum MachineSpeed {
         let bytes = 256 << 20
         let source = try backend.zeros(Shape(bytes / 4), .f32, .workspace)
         let target = try backend.zeros(Shape(bytes / 4), .f32, .workspace)
-        let seconds = try bestTime(rounds) { try backend.scale(source, by: 1, into: target) }
+        let seconds = try bestTime(rounds) {
+            try backend.scale(source, by: 1, into: target)
+            try wait(for: target, on: backend)
+        }
         return 2 * Double(bytes) / seconds
+    }
+
+    /// Waits for a device by reading one element.
+    private static func wait(for tensor: Tensor, on backend: any Backend) throws {
+        _ = try backend.floats(tensor.reshaped(tensor.count)[0..<1])
     }
 
     /// The same threads and kernels with an allocator that is let go with the measurement; a device keeps its own.

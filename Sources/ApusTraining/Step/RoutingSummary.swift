@@ -1,5 +1,5 @@
-public import ApusExperts
-public import ApusTensor
+import ApusExperts
+import ApusTensor
 
 /// What the MoE layers of one step did, read back to the host and added up over micro-batches.
 public struct RoutingSummary: Sendable {
@@ -34,11 +34,11 @@ public struct RoutingSummary: Sendable {
 }
 
 extension RoutingSummary {
-    /// Adds up what the micro-batches of a step reported.
-    public init(_ report: RoutingReport, pooled: [Tensor]) {
+    /// Adds up what the micro-batches of a step reported; all tensors are on the host.
+    init(_ reported: [RoutingReport.Layer], pooled: [Tensor]) {
         var byLayer: [Int: (choices: [Int], rows: [Int])] = [:]
         var sums: [RouterLossKind: Double] = [:]
-        for entry in report.layers {
+        for entry in reported {
             let experts = entry.rows.count
             var load =
                 byLayer[entry.layer] ?? (Array(repeating: 0, count: experts), Array(repeating: 0, count: experts))

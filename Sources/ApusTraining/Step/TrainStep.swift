@@ -97,19 +97,17 @@ public struct TrainStep {
         let norm = try trace.span("gradient norm", .phase) {
             try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
         }
-        let loss = losses.reduce(0) { $0 + $1.floats()[0] }
-        guard loss.isFinite, norm.value.isFinite else {
-            throw try NonFiniteError(step: step, loss: loss, sequenceLength: sequenceLength, read, in: self)
+        let readout = try trace.span("read back", .phase) {
+            try StepReadout(losses: losses, norm: norm, report: report, pooled: pooled, backend: backend)
+        }
+        guard readout.loss.isFinite, readout.gradientNorm.isFinite else {
+            throw try NonFiniteError(step: step, loss: readout.loss, sequenceLength: sequenceLength, read, in: self)
         }
         try trace.span("optimizer", .phase) {
             try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
         }
-        let routing = try trace.span("routing summary", .phase) {
-            let routing = RoutingSummary(report, pooled: pooled)
-            try finishRouters(routing)
-            return routing
-        }
-        return Result(loss: loss, gradientNorm: norm.value, routing: routing)
+        try trace.span("routers", .phase) { try finishRouters(readout.routing) }
+        return Result(loss: readout.loss, gradientNorm: readout.gradientNorm, routing: readout.routing)
     }
 
     /// The sequences of each micro-batch.

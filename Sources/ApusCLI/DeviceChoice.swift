@@ -1,0 +1,37 @@
+import ApusCUDA
+import ApusKernels
+import ApusTensor
+import ArgumentParser
+
+/// `--device`: where a command computes.
+enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
+    /// A GPU where there is one that can be used, else the processor.
+    case automatic = "auto"
+    case cpu, cuda
+
+    /// The backend of the device. Says why a GPU that is there is not used.
+    ///
+    /// - Parameters:
+    ///   - threads: Threads on the processor; one for each core by default.
+    ///   - memoryLimit: Most bytes of tensors; what the device has by default.
+    func backend(threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false) throws -> any Backend {
+        guard self != .cpu else { return processor(threads, memoryLimit, batchInvariant) }
+        do {
+            return try CUDABackend(memoryLimit: memoryLimit, batchInvariant: batchInvariant)
+        } catch let problem as LibraryProblem {
+            guard self == .automatic else {
+                throw CommandError("--device cuda: \(problem); --device cpu computes without it")
+            }
+            // Without a driver there is nothing to tell: most machines have no GPU.
+            if case .success = CUDADriver.shared { writeError("note: \(problem); computing on the CPU") }
+            return processor(threads, memoryLimit, batchInvariant)
+        }
+    }
+
+    private func processor(_ threads: Int?, _ memoryLimit: Int?, _ batchInvariant: Bool) -> CPUBackend {
+        // Without a limit the system would hand out more than there is, and kill the process when it is used.
+        CPUBackend(
+            threadCount: threads ?? ThreadPool.availableCores,
+            memoryLimit: memoryLimit ?? CachingAllocator.physicalMemory, batchInvariant: batchInvariant)
+    }
+}
