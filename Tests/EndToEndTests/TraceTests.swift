@@ -44,12 +44,21 @@ import Testing
     @Test(arguments: [false, true])
     func `phases, layers and ops lie inside each other and cover the step`(_ checkpointing: Bool) throws {
         let settings = larger + ["training.checkpointing=\(checkpointing)"]
-        try scratch.train(["--trace", "\(scratch.path)/trace.json"], set: settings)
-        let events = try events("trace.json")
+        // Every step and pass has to be covered in one trace; where the machine interrupted one of them, another is made.
+        var uncovered: [String] = []
+        for attempt in 1...4 {
+            try scratch.train(["--trace", "\(scratch.path)/\(attempt).json"], out: "run\(attempt)", set: settings)
+            uncovered = try gaps(in: events("\(attempt).json"), checkpointing)
+            if uncovered.isEmpty { break }
+        }
+        #expect(uncovered.isEmpty, "\(uncovered)")
+    }
+
+    /// Expects spans to lie inside each other, in order; the steps and passes that they do not cover.
+    private func gaps(in events: [Event], _ checkpointing: Bool) throws -> [String] {
+        var gaps: [String] = []
         let steps = events.filter { $0.category == "step" }
         #expect(steps.map(\.name) == ["step 3", "step 4", "step 5"])
-        // What lies between spans is little in the best of them: any may be one that the machine interrupted.
-        var covered: [String: Double] = [:]
         for step in steps {
             let phases = events.filter { $0.category == "phase" && step.holds($0) }
             let passes = ["forward", "backward", "forward", "backward"]
@@ -57,15 +66,15 @@ import Testing
             #expect(
                 phases.map(\.name) == ["data"] + passes + ["gradient norm", "read back", "optimizer", "routers"] + end)
             #expect(zip(phases, phases.dropFirst()).allSatisfy { $0.end <= $1.start + 0.002 }, "one after the other")
-            covered["step"] = max(covered["step", default: 0], phases.reduce(0) { $0 + $1.duration } / step.duration)
+            let share = phases.reduce(0) { $0 + $1.duration } / step.duration
+            if share <= 0.95 { gaps.append("\(step.name): \(share)") }
             for phase in phases where ["forward", "backward"].contains(phase.name) {
                 let share = check(phase, events.filter { phase.holds($0) && $0.category != "phase" }, checkpointing)
-                covered[phase.name] = max(covered[phase.name, default: 0], share)
+                if share <= 0.85 { gaps.append("\(step.name), \(phase.name): \(share)") }
             }
         }
-        #expect(covered["step", default: 0] > 0.95, "\(covered)")
-        #expect(covered["forward", default: 0] > 0.85 && covered["backward", default: 0] > 0.85, "\(covered)")
         #expect(events.filter { $0.category == "phase" }.allSatisfy { phase in steps.contains { $0.holds(phase) } })
+        return gaps
     }
 
     /// Expects a pass's parts to be the layers in order; the share of it that ops fill.

@@ -130,10 +130,14 @@ import Testing
         (["--steps", "0"], ["training.steps"]),
     ]
 
+    /// What is refused only where there is no GPU.
+    private static let withoutGPU: [(arguments: [String], says: [String])] =
+        access("/dev/nvidiactl", F_OK) == 0 ? [] : [(["--device", "cuda"], ["--device cuda:", "--device cpu"])]
+
     @Test func `refusals say what was wrong and harm nothing`() throws {
         try scratch.train()
         let before = try [scratch.bytes("run/metrics.jsonl"), scratch.bytes("run/recipe.yaml")].map { try #require($0) }
-        for (arguments, says) in Self.refusals {
+        for (arguments, says) in Self.refusals + Self.withoutGPU {
             let command = try ChildProcess.apus(scratch.arguments(arguments))
             let end = command.wait()
             #expect(end != .exit(0) && end != .signal(SIGILL) && end != .signal(SIGTRAP), "\(arguments)")

@@ -30,7 +30,8 @@ import Testing
                 } catch {
                     return .wrong("\(error)")
                 }
-            }.expectSound(refused: ["malformed", "unsupported", "inconsistent"])
+            }.expectSound(
+                refused: ["malformed", "unsupported", "inconsistent"], each: 0.005, memory: MutationRun.mostMemory)
         }
     }
 

@@ -19,7 +19,7 @@ import Testing
                 let verdict = verdict(bytes, fileSize: bytes.count)
                 guard case .accepted = verdict, bytes.count % 16 == 0 else { return verdict }
                 return verdictOfFile(bytes, folder)
-            }.expectSound(refused: sorts)
+            }.expectSound(refused: sorts, each: 0.005)
         }
     }
 
@@ -32,7 +32,7 @@ import Testing
             let data = file.count - original.count
             let mutator = Mutator([original], seed: 2, words: words, fields: 0..<8) { frame(&$0, data: 0) }
             MutationRun(mutator, rounds: MutationRun.rounds / 2) { verdict($0, fileSize: $0.count + data) }
-                .expectSound(refused: sorts)
+                .expectSound(refused: sorts, each: 0.005)
         }
     }
 
