@@ -17,10 +17,12 @@ BENCH ?= train
 
 # The tests read files that we write with this Python's readers.
 export APUS_PYTHON := $(CURDIR)/.apus/venv/bin/python3
+# The folder of NVRTC, which the tests compile the CUDA kernels with; no GPU is needed.
+export APUS_NVRTC := $(CURDIR)/.apus/venv/nvrtc
 
 SWIFT_SOURCES := $(wildcard Package.swift Sources Tests Examples Benchmarks)
 
-.PHONY: help setup build examples demo test bench soak lint format clean
+.PHONY: help setup build examples demo test bench soak lint format dist clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -66,6 +68,9 @@ lint: ## check Swift format and the tree
 
 format: ## rewrite Swift files in the project's format
 	$(SWIFT) format --in-place --parallel --recursive $(SWIFT_SOURCES)
+
+dist: ## one archive for any x86-64 Linux with glibc 2.34 or later, in dist/
+	@SWIFT='$(SWIFT)' Scripts/dist.sh
 
 clean: ## remove builds and what set-up made here; runs stay
 	rm -rf .build .build-* .apus

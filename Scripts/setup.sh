@@ -16,7 +16,8 @@ usage: Scripts/setup.sh [--demo] [--test]
   (none)   what building and running need: Swift (checked only), make, git, oneDNN
   --demo   also the text that the quickstart recipe trains on
   --test   also Python in .apus/venv with the readers that the tests hold our files to (numpy, safetensors,
-           tensorboard, tokenizers, sentencepiece), text in many languages, and libsentencepiece
+           tensorboard, tokenizers, sentencepiece) and NVIDIA's compiler of CUDA kernels (90 MB, needs no GPU), text in
+           many languages, and libsentencepiece
 TEXT
 }
 
@@ -122,7 +123,7 @@ install_missing() {
 install_python_packages() {
     venv_is_current && return
     find_python || fail "Python 3.11 or later with its venv module is needed for the tests, and none was found."
-    say "making $venv with $(grep -v '^#' "$requirements" | tr '\n' ' ')(the tests read what we write with them)"
+    say "making $venv with $(grep -v '^#' "$requirements" | tr '\n' ' ')(what the tests check with)"
     rm -rf "$venv"
     if ! run_logged "$python" -m venv "$venv" ||
         ! run_logged "$venv/bin/python3" -m pip install --disable-pip-version-check --retries 3 \
@@ -130,7 +131,16 @@ install_python_packages() {
         tail -n 15 "$log" >&2
         fail "could not make $venv; the whole log is $log"
     fi
+    link_nvrtc
     cp "$requirements" "$venv/installed.txt"
+}
+
+# A path without the version of Python, for APUS_NVRTC.
+link_nvrtc() {
+    local library
+    library=$(cd "$venv" && printf '%s\n' lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.* | sed -n 1p)
+    [[ -e $venv/$library ]] || fail "the package nvidia-cuda-nvrtc left no libnvrtc.so in $venv; the whole log is $log"
+    ln -sfn "$(dirname "$library")" "$venv/nvrtc"
 }
 
 mkdir -p .apus

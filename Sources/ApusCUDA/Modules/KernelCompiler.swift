@@ -30,8 +30,14 @@ final class KernelCompiler: @unchecked Sendable {
 
     /// The machine code of a file.
     ///
+    /// - Parameters:
+    ///   - more: options beyond those that make the code.
+    ///   - noting: gets the compiler's report, which is empty unless an option or the text gives it something to say.
     /// - Throws: ``CUDAError``, with the compiler's report.
-    func compile(_ file: KernelFile, headers: [KernelFile], architecture: String) throws(CUDAError) -> [UInt8] {
+    func compile(
+        _ file: KernelFile, headers: [KernelFile], architecture: String, options more: [String] = [],
+        noting: ((String) -> Void)? = nil
+    ) throws(CUDAError) -> [UInt8] {
         var program: apus_nvrtc_program?
         let texts: [UnsafePointer<CChar>?] = headers.map(\.text)
         let names = CStrings(headers.map(\.name))
@@ -43,9 +49,10 @@ final class KernelCompiler: @unchecked Sendable {
             var done: apus_nvrtc_program? = program
             _ = functions.destroy_program(&done)
         }
-        let options = CStrings(KernelCompiler.options(architecture))
+        let options = CStrings(KernelCompiler.options(architecture) + more)
         let code = functions.compile_program(program, Int32(options.pointers.count), options.pointers)
         try check(code, "nvrtcCompileProgram of \(file.name)", explanation: code == 0 ? "" : report(of: program))
+        noting?(report(of: program))
         var size = 0
         try check(functions.cubin_size(program, &size), "nvrtcGetCUBINSize")
         var image = [CChar](repeating: 0, count: size)
