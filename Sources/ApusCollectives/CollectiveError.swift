@@ -1,9 +1,13 @@
+public import ApusTensor
+
 /// What can go wrong between ranks.
 public enum CollectiveError: Error, Sendable, Equatable {
     /// Not every rank came in time: the call that waited, for how long, and who is missing.
     case timeout(CollectiveCall, after: Duration, missing: [MissingRank])
     /// Two ranks called different operations, or sizes, under the same number.
     case mismatch(CollectiveCall, CollectiveCall, detail: String?)
+    /// The communicator moves host memory, and a tensor is elsewhere.
+    case notHostMemory(communicator: String, operation: OperationSignature, device: Device)
     /// The communicator was ended by a failure elsewhere, or on purpose.
     case aborted(communicator: String, reason: String)
 }
@@ -32,6 +36,11 @@ extension CollectiveError: CustomStringConvertible {
                 mismatch on \(first.channel), call \(first.sequence): rank \(first.rank) called \(first.operation)\
                 \(first.inLayer), rank \(second.rank) called \(second.operation)\(second.inLayer)\
                 \(detail.map { "; \($0)" } ?? ""). All ranks must make the same calls in the same order.
+                """
+        case .notHostMemory(let communicator, let operation, let device):
+            return """
+                \(communicator) cannot move a tensor of \(device) in \(operation): its ranks exchange host memory. \
+                Download the tensor first, or compute with --device cpu.
                 """
         case .aborted(let communicator, let reason):
             return "communicator \(communicator) was aborted: \(reason)"

@@ -112,6 +112,14 @@ public enum CollectiveOperation: Sendable {
         }
     }
 
+    /// Refuses tensors that the host cannot read; `communicator` is for the message.
+    func checkHostMemory(_ communicator: String) throws(CollectiveError) {
+        for tensor in [input, output].compactMap(\.self) where tensor.device != .cpu {
+            throw .notHostMemory(
+                communicator: communicator, operation: OperationSignature(self), device: tensor.device)
+        }
+    }
+
     /// Waits for tensors that other work is still completing.
     func waitForTensors() throws {
         try input?.ready?.wait()

@@ -30,6 +30,7 @@ public final class SingleRank: Collective {
     public func start(_ operation: CollectiveOperation, after stream: Stream, layer: Int?) throws -> Event {
         try checkNotAborted()
         operation.check(rank: 0, size: 1)
+        try operation.checkHostMemory(name)
         try operation.waitForTensors()
         DataMovement.perform([operation])
         let event = Event()

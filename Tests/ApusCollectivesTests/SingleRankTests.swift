@@ -27,6 +27,27 @@ struct SingleRankTests {
     }
 
     @Test
+    func `a tensor that the host cannot read is refused`() throws {
+        struct DeviceMemory: MemorySource {
+            let device = Device.cuda(2)
+            func allocate(_ size: Int) -> UInt? { 1 << 20 }
+            func free(_ address: UInt, size: Int) {}
+        }
+        let memory = CachingAllocator(source: DeviceMemory())
+        let tensor = try memory.empty(Shape(4), .f32, .activations)
+        @Sendable func check(_ collective: any Collective) throws {
+            let error = collectiveError { try collective.allReduce(tensor, into: tensor) }
+            guard case .notHostMemory(_, let operation, .cuda(2))? = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(try operation.kind == .allReduce && "\(#require(error))".contains("cuda:2"))
+        }
+        try check(SingleRank())
+        _ = try InProcess.run(ranks: 2, timeout: .seconds(5)) { try check($0) }
+    }
+
+    @Test
     func `it splits into itself, and an abort ends it`() throws {
         let collective = SingleRank()
         #expect(try collective.split(name: "expert", color: 3)?.name == "expert.3")

@@ -169,7 +169,7 @@ extension CollectiveError {
     fileprivate func concerns(_ channel: Channel, _ sequence: Int) -> Bool {
         switch self {
         case .timeout(let call, _, _), .mismatch(let call, _, _): call.channel == channel && call.sequence == sequence
-        case .aborted: false
+        case .aborted, .notHostMemory: false
         }
     }
 }
