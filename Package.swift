@@ -68,7 +68,7 @@ let package = Package(
         library("ApusTestSupport", kernels),
         tests("ApusTensor", ["CApusKernels"]),
         tests("ApusKernels", ["ApusTensor", "CApusKernels"]),
-        tests("ApusCUDA", ["CApusDrivers"] + kernels),
+        tests("ApusCUDA", ["CApusDrivers", "ApusTraining"] + training),
         tests("ApusCollectives", ["ApusTensor"]),
         tests("ApusNN", ["ApusCollectives"] + kernels),
         tests("ApusExperts", network),

@@ -18,8 +18,7 @@ struct ApusCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             Train.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self, Convert.self,
-            Report.self, Doctor.self,
-            Bench.self,
+            Report.self, Verify.self, Doctor.self, Bench.self,
         ])
 
     static func main() {

@@ -6,18 +6,18 @@ import ArgumentParser
 /// `apus bench`: speed and memory of parts and of the whole.
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure products, layers, a training step, generation, a tokenizer, or reading data.",
+        abstract: "Measure products, attention, layers, a training step, generation, a tokenizer, or reading data.",
         discussion: """
             Figures count only on a machine that does nothing else.
 
             Example:
               apus bench train --precision bf16
               apus bench moe-layer --tokens 4096 --experts 64 --choices 8 --routing zipf
+              apus bench moe-layer --shape olmoe --precision bf16-pure --device cuda
             """,
         subcommands: [
-            BenchGEMM.self, BenchGrouped.self, BenchMoELayer.self, BenchTrain.self, BenchGenerate.self,
-            BenchTokenizer.self,
-            BenchData.self,
+            BenchGEMM.self, BenchGrouped.self, BenchBlockSparse.self, BenchAttention.self, BenchRouting.self,
+            BenchMoELayer.self, BenchTrain.self, BenchGenerate.self, BenchTokenizer.self, BenchData.self,
         ])
 }
 
@@ -38,8 +38,8 @@ struct ThreadOptions: ParsableArguments {
 struct BenchOptions: ParsableArguments {
     @OptionGroup var threadOptions: ThreadOptions
 
-    @Option(help: "f32 or bf16.")
-    var precision = ModelPrecision.f32
+    @Option(help: "f32, bf16, or bf16-pure (gradients and moments in bf16 too).")
+    var precision = BenchPrecision.f32
 
     @Flag(help: "Print one JSON object.")
     var json = false
@@ -53,8 +53,12 @@ struct BenchOptions: ParsableArguments {
     }
 
     /// The backend of a device, for benchmarks of what runs on any.
-    func backend(on device: DeviceChoice, _ engine: CPUBackend.ProductEngine = .automatic) throws -> any Backend {
-        device == .cpu ? backend(engine) : try device.backend(threads: threads, memoryLimit: nil)
+    func backend(
+        on device: DeviceChoice, _ engine: CPUBackend.ProductEngine = .automatic, deterministic: Bool = true
+    ) throws -> any Backend {
+        device == .cpu
+            ? backend(engine)
+            : try device.backend(threads: threads, memoryLimit: nil, deterministic: deterministic)
     }
 
     /// Where it runs, in words.
@@ -76,7 +80,7 @@ struct BenchOptions: ParsableArguments {
 
 /// `--rounds` of the benchmarks that repeat what they time.
 struct RoundOptions: ParsableArguments {
-    @Option(help: "Timed rounds (default: 9; bench generate: 3; tokenizer and data: 5). The median counts.")
+    @Option(help: "Timed rounds (default: 9; grouped: 15; generate: 3; tokenizer and data: 5). The median counts.")
     var rounds: Int?
 
     func validate() throws { try requireSizes(("rounds", rounds ?? 1)) }

@@ -1,9 +1,11 @@
+import ApusExperts
 import ApusInference
 import ApusKernels
 import ApusModels
 import ApusNN
 import ApusTensor
 import ArgumentParser
+import Glibc
 
 /// `apus bench generate`: reading prompts and generating from them.
 struct BenchGenerate: ParsableCommand {
@@ -11,13 +13,15 @@ struct BenchGenerate: ParsableCommand {
         commandName: "generate", abstract: "Measure prefill and decode.",
         discussion: """
             Prefill is the pass that reads the prompts, up to the first token of each; decode is all that follows. Without \
-            a checkpoint: a preset's model with random weights. For one prompt, the weights that a token meets are read from \
-            memory for every token; their bytes a second stand beside what the machine copies.
+            a checkpoint: a preset's model with random weights. Every step of decode reads the weights that its tokens meet \
+            from memory, once for all of them; their bytes a second stand beside what the machine copies. For several \
+            prompts, the experts that are met are those of as many tokens that choose at random.
 
             Example:
               apus bench generate --preset megablocks-moe-xs
               apus bench generate --batch 8 --prompt-length 128 --max-tokens 64
               apus bench generate ./OLMoE-1B-7B --precision bf16
+              apus bench generate --preset olmoe-8-layers --batch 64 --precision bf16 --device cuda
             """)
 
     @Argument(help: "A checkpoint, a run, or a Hugging Face folder.")
@@ -83,9 +87,20 @@ struct BenchGenerate: ParsableCommand {
             prefill.append(Double(batch * promptLength) / reading)
             decode.append(Double(count - batch) / (total - reading))
         }
-        let counts = model.configuration.parameterCounts()
-        let active = (counts.active - counts.lookedUp) * options.precision.value.modelType.byteCount
-        try report(backend, median(prefill), median(decode), activeBytes: active)
+        try report(backend, median(prefill), median(decode), activeBytes: activeBytes(model.configuration))
+    }
+
+    /// Bytes of the weights that a step of decode meets, experts as many as tokens that choose at random are expected to.
+    private func activeBytes(_ model: ModelConfiguration) -> Int {
+        let counts = model.parameterCounts()
+        let always = Double(counts.active - counts.activeExperts - counts.lookedUp)
+        let met = model.feedForward.reduce(0.0) { sum, part in
+            guard case .moe(let moe) = part else { return sum }
+            let parameters = Double(model.width * moe.width * (moe.activation.inputsPerOutput + 1))
+            let missed = pow(1 - Double(moe.choices) / Double(moe.experts), Double(batch))
+            return sum + parameters * Double(moe.experts) * (1 - missed)
+        }
+        return Int((always + met) * Double(options.precision.value.modelType.byteCount))
     }
 
     private func model(_ backend: any Backend) throws -> Transformer {
@@ -115,19 +130,17 @@ struct BenchGenerate: ParsableCommand {
             ["prefill", "\(fixed(prefill, 0)) tokens/s"], ["decode", "\(fixed(decode, 1)) tokens/s"],
             ["memory", "\(formatBytes(peak)) of tensors at most"],
         ]
-        // Together, prompts share the reading of weights, each to its own extent.
-        if batch == 1 {
-            let (read, bandwidth) = (decode * Double(activeBytes), try MachineSpeed.memory(backend: backend))
-            fields += [
-                ("active_bytes", .integer(activeBytes)), ("active_bytes_per_second", .number(read)),
-                ("memory_bytes_per_second", .number(bandwidth)), ("of_bandwidth", .number(read / bandwidth)),
-            ]
-            lines.append([
-                "active weights",
-                "\(formatBytes(activeBytes)) a token, \(fixed(read / 1e9, 1)) GB/s of \(fixed(bandwidth / 1e9, 1)): "
-                    + "\(fixed(read / bandwidth * 100, 0)) %",
-            ])
-        }
+        let (read, bandwidth) = (decode / Double(batch) * Double(activeBytes), try copySpeed(backend))
+        fields += [
+            ("device", .string(device.rawValue)), ("active_bytes", .integer(activeBytes)),
+            ("active_bytes_per_second", .number(read)), ("memory_bytes_per_second", .number(bandwidth)),
+            ("of_bandwidth", .number(read / bandwidth)),
+        ]
+        lines.append([
+            "active weights",
+            "\(formatBytes(activeBytes)) a step, \(fixed(read / 1e9, 1)) GB/s of \(fixed(bandwidth / 1e9, 1)): "
+                + "\(fixed(read / bandwidth * 100, 0)) %",
+        ])
         options.report("generate", fields) { table(lines, leftColumns: 2) }
     }
 }

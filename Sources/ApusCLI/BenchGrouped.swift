@@ -13,12 +13,13 @@ struct BenchGrouped: ParsableCommand {
         commandName: "grouped", abstract: "Measure products of uneven groups of rows with their experts' weights.",
         discussion: """
             The three forms of an expert's linear layer: forward x w^T, data gradient dy w, weight gradient dy^T x added in \
-            f32. Loads fall as Zipf's law says, in a mixed order. The engines alternate, round by \
-            round: what Apus takes by itself, its own kernels, and oneDNN in a loop over pieces of experts. The last \
-            column is the fastest one's share of the processor's peak.
+            f32 (with --precision bf16-pure in bf16). Loads fall as Zipf's law says, in a mixed order. On the CPU the engines \
+            alternate, round by round: what Apus takes by itself, its own kernels, and oneDNN in a loop over pieces of \
+            experts. The last column is the fastest one's share of the processor's peak, on a GPU of a large dense product.
 
             Example:
               apus bench grouped --rows 4096 --experts 64 --inputs 512 --outputs 1024 --precision bf16
+              apus bench grouped --rows 262144 --experts 64 --inputs 2048 --outputs 2048 --precision bf16 --device cuda
             """)
 
     @Option(help: "R.")
@@ -32,6 +33,8 @@ struct BenchGrouped: ParsableCommand {
     @Flag(help: "Give every expert as many rows.")
     var even = false
     @OptionGroup var repeats: RoundOptions
+    @Option(help: "Where to compute: auto, cpu or cuda.")
+    var device = DeviceChoice.cpu
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
@@ -46,16 +49,16 @@ struct BenchGrouped: ParsableCommand {
     }
 
     func run() throws {
-        let engines: [CPUBackend.ProductEngine] = Machine().hasOneDNN ? [.automatic, .own, .oneDNN] : [.automatic]
-        let backends = engines.map(options.backend)
+        let engines = try options.engines(on: device, includingAutomatic: true)
+        let backend = engines[0].backend
         let dtype = options.precision.value.modelType
-        let counts = loads()
-        let before = MachineSpeed.peak(dtype, pool: backends[0].pool)
-        let speeds = try measure(backends, counts)
-        let peak = max(before, MachineSpeed.peak(dtype, pool: backends[0].pool))
+        let counts = LayerShape.cut(rows, by: LayerShape.shares(experts, areEven: even))
+        let before = try peakSpeed(dtype, backend)
+        let speeds = try measure(engines.map(\.backend), counts)
+        let peak = max(before, try peakSpeed(dtype, backend))
         let rows = Form.allCases.map { form in (form, speeds[form, default: []]) }
         let forms = rows.map { form, speeds -> JSONText in
-            let engines = zip(engines, speeds).map { ("\($0.rawValue)_gflops", JSONText.number($1 / 1e9)) }
+            let engines = zip(engines, speeds).map { ("\($0.name)_gflops", JSONText.number($1 / 1e9)) }
             return .object(
                 [("form", .string(form.rawValue))] + engines + [("of_peak", .number((speeds.max() ?? 0) / peak))])
         }
@@ -63,17 +66,18 @@ struct BenchGrouped: ParsableCommand {
             "grouped",
             [
                 ("rows", .integer(self.rows)), ("experts", .integer(experts)), ("inputs", .integer(inputs)),
-                ("outputs", .integer(outputs)), ("most_rows", .integer(counts.max() ?? 0)),
+                ("outputs", .integer(outputs)), ("device", .string(device.rawValue)),
+                ("most_rows", .integer(counts.max() ?? 0)),
                 ("peak_gflops", .number(peak / 1e9)), ("forms", .array(forms)),
             ]
         ) {
-            let head = ["form"] + engines.map(\.rawValue) + ["of peak"]
+            let head = ["form"] + engines.map(\.name) + ["of peak"]
             let lines = rows.map { form, speeds in
                 [form.rawValue] + speeds.map { fixed($0 / 1e9, 1) }
                     + ["\(fixed((speeds.max() ?? 0) / peak * 100, 0)) %"]
             }
             return """
-                GFLOP/s, \(options.precision.rawValue), \(options.threads) threads; \(self.rows) rows, \(experts) experts \
+                GFLOP/s, \(options.precision.rawValue), \(options.place(device)); \(self.rows) rows, \(experts) experts \
                 \(inputs) -> \(outputs), \(counts.min() ?? 0) to \(counts.max() ?? 0) rows each; peak \
                 \(fixed(peak / 1e9, 1))
                 \(table([head] + lines))
@@ -81,63 +85,46 @@ struct BenchGrouped: ParsableCommand {
         }
     }
 
-    /// Rows of each expert.
-    private func loads() -> [Int] {
-        // 7919 is prime: experts in an order that is neither rising nor falling.
-        let shares = (0..<experts).map { even ? 1 : 1 / Double(1 + $0 * 7919 % experts) }
-        let whole = shares.reduce(0, +)
-        var sum = 0.0
-        let bounds = shares.map { share in
-            sum += share
-            return Int((sum / whole * Double(rows)).rounded())
-        }
-        return zip([0] + bounds, bounds).map { $1 - $0 }
-    }
-
     /// FLOP/s of each form, by engine.
-    private func measure(_ backends: [CPUBackend], _ counts: [Int]) throws -> [Form: [Double]] {
-        let dtype = options.precision.value.modelType
-        let stream = RandomStream(seed: 1, purpose: .initialization)
+    private func measure(_ backends: [any Backend], _ counts: [Int]) throws -> [Form: [Double]] {
+        let precision = options.precision.value
+        let dtype = precision.modelType
         let sets = try backends.map { backend in
-            let x = try backend.empty(Shape(rows, inputs), dtype, .workspace)
-            let dy = try backend.empty(Shape(rows, outputs), dtype, .workspace)
-            let weights = try backend.empty(Shape(experts, outputs, inputs), dtype, .workspace)
-            for tensor in [x, dy, weights] {
-                try backend.fillRandom(tensor, .normal(mean: 0, deviation: 1), stream: stream, first: 0)
-            }
             let offsets = counts.reduce(into: [Int32(0)]) { $0.append(($0.last ?? 0) + Int32($1)) }
+            let dy = try backend.random(Shape(rows, outputs), dtype)
+            let x = try backend.random(Shape(rows, inputs), dtype)
+            let weights = try backend.random(Shape(experts, outputs, inputs), dtype)
             return (
                 x: x, dy: dy, weights: weights, y: try backend.empty(dy.shape, dtype, .workspace),
                 dx: try backend.empty(x.shape, dtype, .workspace),
-                gradient: try backend.zeros(weights.shape, .f32, .workspace),
-                offsets: try backend.allocator.tensor(offsets, Shape(experts + 1))
+                gradient: try backend.zeros(weights.shape, precision.gradientType, .workspace),
+                offsets: try backend.tensor(offsets, Shape(experts + 1))
             )
         }
-        var times: [Form: [[Double]]] = [:]
-        for round in 0...(repeats.rounds ?? 15) {
-            for form in Form.allCases {
-                for (index, (backend, set)) in zip(backends, sets).enumerated() {
-                    let seconds = try timed {
-                        switch form {
-                        case .forward:
-                            try backend.groupedMatMul(
-                                set.x, rows: nil, weights: set.weights, transposed: true, offsets: set.offsets,
-                                into: set.y)
-                        case .dataGradient:
-                            try backend.groupedMatMul(
-                                set.dy, rows: nil, weights: set.weights, transposed: false, offsets: set.offsets,
-                                into: set.dx)
-                        case .weightGradient:
-                            try backend.groupedWeightGradient(
-                                set.dy, set.x, rows: nil, offsets: set.offsets, into: set.gradient)
-                        }
-                    }.seconds
-                    guard round > 0 else { continue }
-                    times[form, default: backends.map { _ in [] }][index].append(seconds)
+        let works = Form.allCases.flatMap { form in
+            zip(backends, sets).map { backend, set in
+                TimedWork(backend: backend) {
+                    switch form {
+                    case .forward:
+                        try backend.groupedMatMul(
+                            set.x, rows: nil, weights: set.weights, transposed: true, offsets: set.offsets, into: set.y)
+                    case .dataGradient:
+                        try backend.groupedMatMul(
+                            set.dy, rows: nil, weights: set.weights, transposed: false, offsets: set.offsets,
+                            into: set.dx)
+                    case .weightGradient:
+                        try backend.groupedWeightGradient(
+                            set.dy, set.x, rows: nil, offsets: set.offsets, into: set.gradient, adds: true)
+                    }
                 }
             }
         }
         let flops = 2 * Double(rows) * Double(inputs) * Double(outputs)
-        return times.mapValues { $0.map { flops / median($0) } }
+        let speeds = try timeInTurn(works, rounds: repeats.rounds ?? 15).map { flops / median($0) }
+        var result: [Form: [Double]] = [:]
+        for (index, form) in Form.allCases.enumerated() {
+            result[form] = Array(speeds[index * backends.count..<(index + 1) * backends.count])
+        }
+        return result
     }
 }

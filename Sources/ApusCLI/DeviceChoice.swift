@@ -14,10 +14,14 @@ enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
     /// - Parameters:
     ///   - threads: Threads on the processor; one for each core by default.
     ///   - memoryLimit: Most bytes of tensors; what the device has by default.
-    func backend(threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false) throws -> any Backend {
+    ///   - deterministic: See `CUDABackend`; nothing varies on the processor.
+    func backend(
+        threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false, deterministic: Bool = true
+    ) throws -> any Backend {
         guard self != .cpu else { return processor(threads, memoryLimit, batchInvariant) }
         do {
-            return try CUDABackend(memoryLimit: memoryLimit, batchInvariant: batchInvariant)
+            return try CUDABackend(
+                memoryLimit: memoryLimit, batchInvariant: batchInvariant, deterministic: deterministic)
         } catch let problem as LibraryProblem {
             guard self == .automatic else {
                 throw CommandError("--device cuda: \(problem); --device cpu computes without it")

@@ -2,14 +2,20 @@ import ApusCUDA
 import ApusKernels
 import ApusTensor
 
-/// `apus doctor --device cuda`.
+/// `apus doctor` on a GPU.
 extension Doctor {
-    func examineCUDA() throws {
+    /// What was found about the GPU; `nil` under `--device auto` where there is none that can be used.
+    func examineCUDA() throws -> Report? {
         let machine = CUDAMachine()
         let backend: CUDABackend
         do {
-            backend = try CUDABackend()
+            backend = try CUDABackend(limits: portable ? .portable : nil)
         } catch let problem as LibraryProblem {
+            guard device == .cuda else {
+                if portable { throw CommandError("--portable checks kernels of a GPU: \(problem)") }
+                if !json { print("no GPU is examined: \(problem)") }
+                return nil
+            }
             throw CommandError("--device cuda: \(problem); --device cpu examines the processor\n\(found(machine))")
         }
         let speeds = skipSpeed ? [] : try measure(backend)
@@ -17,8 +23,7 @@ extension Doctor {
             print(found(machine))
             describe(backend, speeds)
         }
-        let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
-        try conclude(outcomes) { object(machine, backend, speeds, $0) }
+        return try check(backend, recordsWork: true, fields(machine, backend, speeds))
     }
 
     /// The libraries, each with its version or what is wrong with it.
@@ -56,24 +61,37 @@ extension Doctor {
                 backend.compiledKernelFiles == 0 ? "from the cache" : "\(backend.compiledKernelFiles) files compiled",
             ],
         ]
+        if portable {
+            let limits = backend.limits
+            rows.append([
+                "checked",
+                "the portable kernels, as chosen for compute capability \(limits.capability) and "
+                    + "\(limits.sharedMemory >> 10) KB of shared memory in a block",
+            ])
+        }
         rows += speeds.map { [$0.name, "\(fixed($0.value, 1)) \($0.unit)"] }
         print(table(rows, leftColumns: 2) + "\n")
     }
 
-    private func object(
-        _ machine: CUDAMachine, _ backend: CUDABackend, _ speeds: [Speed], _ outcomes: [OpCheck.Outcome]
-    ) -> JSONText {
+    private func fields(
+        _ machine: CUDAMachine, _ backend: CUDABackend, _ speeds: [Speed]
+    ) -> [(String, JSONText)] {
         let libraries = machine.libraries.map { library -> (String, JSONText) in
             (library.name, (try? library.found.get()).map { .string("\($0)") } ?? .null)
         }
-        return .object([
+        return [
             ("device", .string("cuda:\(backend.device.ordinal)")), ("name", .string(backend.device.name)),
             ("compute_capability", .string("\(backend.device.capability)")),
             ("multiprocessors", .integer(backend.device.multiprocessors)),
             ("memory_bytes", .integer(backend.device.memory)), ("libraries", .object(libraries)),
-            ("kernel_files_compiled", .integer(backend.compiledKernelFiles)),
-            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })), ("checks", checks(outcomes)),
-            ("passes", .bool(outcomes.allSatisfy(\.passes))),
-        ])
+            (
+                "kernels_chosen_for",
+                .object([
+                    ("compute_capability", .string("\(backend.limits.capability)")),
+                    ("shared_memory_bytes", .integer(backend.limits.sharedMemory)),
+                ])
+            ), ("kernel_files_compiled", .integer(backend.compiledKernelFiles)),
+            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })),
+        ]
     }
 }

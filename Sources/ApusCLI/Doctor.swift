@@ -13,10 +13,19 @@ struct Doctor: ParsableCommand {
             Example:
               apus doctor
               apus doctor --device cuda --json
+              apus doctor --device cuda --portable
+              apus doctor --only attention
             """)
 
-    @Option(help: "What to examine: auto, cpu or cuda.")
+    @Option(help: "What to examine: auto (the processor, and a GPU where there is one), cpu or cuda.")
     var device = DeviceChoice.automatic
+
+    @Flag(
+        help: "Check the portable kernels, which any GPU since compute capability 8.0 runs, on whatever GPU there is.")
+    var portable = false
+
+    @Option(help: "Run the checks whose name contains this.")
+    var only: String?
 
     @OptionGroup var threadOptions: ThreadOptions
 
@@ -26,31 +35,65 @@ struct Doctor: ParsableCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    func validate() throws {
+        if portable, device == .cpu {
+            throw ValidationError("--portable checks kernels of a GPU; give --device cuda with it")
+        }
+        if checks.isEmpty {
+            throw ValidationError("--only '\(only ?? "")' matches no check; `apus doctor` lists them")
+        }
+    }
+
     func run() throws {
-        if device == .cuda { return try examineCUDA() }
+        var reports: [Report] = []
+        if device != .cuda && !portable { reports.append(try examineProcessor()) }
+        if device != .cpu, let report = try examineCUDA() { reports.append(report) }
+        if json {
+            // One object whatever was examined; a GPU beside the processor is a field of it.
+            let second = reports.count > 1 ? JSONText.object(reports[1].fields) : .null
+            let isPair = device == .automatic && !portable
+            print(JSONText.object(reports[0].fields + (isPair ? [("cuda", second)] : [])))
+        }
+        if !reports.allSatisfy(\.passes) { throw ExitCode.failure }
+    }
+
+    /// What was found about one device.
+    struct Report {
+        let fields: [(String, JSONText)]
+        let passes: Bool
+    }
+
+    /// The checks that were asked for.
+    private var checks: [OpCheck] { OpCheck.all.filter { check in only.map(check.name.contains) ?? true } }
+
+    private func examineProcessor() throws -> Report {
         let machine = Machine()
         let backend = CPUBackend(
             threadCount: threadOptions.count, memoryLimit: CachingAllocator.physicalMemory)
         let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
         if !json { describe(machine, backend, speeds) }
-        let outcomes = try OpCheck.all.map { try $0.run(on: backend) }
-        try conclude(outcomes) { object(machine, backend, speeds, $0) }
+        return try check(backend, fields(machine, backend, speeds))
     }
 
-    /// Prints what the checks found, `object` of it for a machine, and ends with status 1 when one failed.
-    func conclude(_ outcomes: [OpCheck.Outcome], _ object: ([OpCheck.Outcome]) -> JSONText) throws {
+    /// Runs the checks and prints what they found, unless all is to be one object.
+    func check(
+        _ backend: any Backend, recordsWork: Bool = false, _ fields: [(String, JSONText)]
+    ) throws -> Report {
+        var outcomes = try checks.map { try $0.run(on: backend) }
+        if recordsWork {
+            outcomes += try RecordedWorkChecks.run(on: backend) { name in only.map(name.contains) ?? true }
+        }
         let failures = outcomes.filter { !$0.passes }
-        if json {
-            print(object(outcomes))
-        } else {
+        if !json {
             print(table([["op", "type", "error", "allowed", ""]] + outcomes.map(row)))
             print(
                 failures.isEmpty
-                    ? "\nall \(outcomes.count) checks passed"
-                    : "\n\(failures.count) of \(outcomes.count) checks FAILED: \(failures.map(\.name).joined(separator: ", "))"
+                    ? "\nall \(outcomes.count) checks passed\n"
+                    : "\n\(failures.count) of \(outcomes.count) checks FAILED: \(failures.map(\.name).joined(separator: ", "))\n"
             )
         }
-        if !failures.isEmpty { throw ExitCode.failure }
+        let results: [(String, JSONText)] = [("checks", list(outcomes)), ("passes", .bool(failures.isEmpty))]
+        return Report(fields: fields + results, passes: failures.isEmpty)
     }
 
     /// A measured speed.
@@ -86,7 +129,7 @@ struct Doctor: ParsableCommand {
 
     private func describe(_ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed]) {
         var rows = [
-            ["device", device == .automatic ? "cpu (--device cuda examines a GPU)" : "cpu"],
+            ["device", "cpu"],
             ["processor", machine.processor.isEmpty ? "unknown" : machine.processor],
             ["cores", "\(machine.cores), \(backend.pool.threadCount) threads in use"],
             [
@@ -103,29 +146,26 @@ struct Doctor: ParsableCommand {
         print(table(rows, leftColumns: 2) + "\n")
     }
 
-    func row(_ outcome: OpCheck.Outcome) -> [String] {
+    private func row(_ outcome: OpCheck.Outcome) -> [String] {
         [
             outcome.name, "\(outcome.dtype)", scientific(outcome.error), scientific(outcome.tolerance),
             outcome.passes ? "pass" : "FAIL",
         ]
     }
 
-    private func object(
-        _ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed], _ outcomes: [OpCheck.Outcome]
-    ) -> JSONText {
-        .object([
+    private func fields(_ machine: Machine, _ backend: CPUBackend, _ speeds: [Speed]) -> [(String, JSONText)] {
+        [
             ("device", .string("cpu")), ("processor", .string(machine.processor)), ("cores", .integer(machine.cores)),
             ("threads", .integer(backend.pool.threadCount)),
             ("vector_units", .array(machine.vectorUnits.map { .string($0) })),
             ("memory_bytes", .integer(machine.memory)), ("available_bytes", .integer(machine.availableMemory)),
             ("onednn", machine.hasOneDNN ? .string(machine.oneDNN) : .null),
-            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })), ("checks", checks(outcomes)),
-            ("passes", .bool(outcomes.allSatisfy(\.passes))),
-        ])
+            ("speed", .object(speeds.map { ($0.key, .number($0.value)) })),
+        ]
     }
 
     /// What each check found.
-    func checks(_ outcomes: [OpCheck.Outcome]) -> JSONText {
+    private func list(_ outcomes: [OpCheck.Outcome]) -> JSONText {
         .array(
             outcomes.map {
                 .object([

@@ -49,7 +49,8 @@ struct Train: ParsableCommand {
         let recipe = try Recipe(contentsOf: self.recipe, overrides: overrides)
         let folder = out ?? "runs/\(recipeName)"
         let backend = try device.backend(
-            threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit)
+            threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit,
+            deterministic: recipe.training.deterministic)
         let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
         training.traceFile = try trace.map { try TraceFile(path: $0, steps: traceSteps) }
         Console.line(summary(training, folder: folder))

@@ -25,7 +25,8 @@ struct Pass {
         let rows = try rows.map { try tensor($0.isEmpty ? [0] : $0) }
         let body = { (layout: TokenLayout) in
             let tape = Tape(backend: backend, isRecording: false)
-            let context = MoEContext(forward: ForwardContext(tape: tape, layout: layout, keyValues: cache))
+            let context = MoEContext(
+                forward: ForwardContext(tape: tape, layout: layout, keyValues: cache), countsLoads: false)
             return try model.logits(tokens: tokens, rows: rows, context)
         }
         guard let cache, let sequences else { return try body(layout(batch)) }

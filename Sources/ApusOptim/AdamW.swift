@@ -2,7 +2,8 @@ public import ApusKernels
 public import ApusNN
 public import ApusTensor
 
-/// AdamW over a parameter store's flat buffers (Loshchilov and Hutter 2019): one pass over memory a step.
+/// AdamW over a parameter store's flat buffers (Loshchilov and Hutter 2019): one pass over memory a step, after which
+/// the gradients' memory is free.
 ///
 /// Weight decay is decoupled and applies to the groups that decay: not to norms and biases. The state is kept in the
 /// types of each group's precision mode; with `bf16` weights an `f32` master is updated and rounded into them, and
@@ -46,6 +47,8 @@ public final class AdamW {
     public let states: [GroupState]
     /// Steps taken.
     public private(set) var stepCount = 0
+    /// (1) `f32`: what the last step multiplied gradients by, not finite if it was held back; 1 before the first.
+    public private(set) var lastScale: Tensor
     private let seed: UInt64
 
     /// State for a store whose weights have their values: masters are copied from them.
@@ -55,6 +58,7 @@ public final class AdamW {
         self.store = store
         self.configuration = configuration
         self.seed = seed
+        lastScale = try AdamW.one(backend)
         states = try store.groups.map { group in
             let type = group.precision.momentType
             let state = GroupState(
@@ -66,27 +70,50 @@ public final class AdamW {
         }
     }
 
-    /// One step with the accumulated gradients, which it multiplies by `gradientScale` (1) `f32` and zeroes.
+    /// One step with the accumulated gradients, which it multiplies by `gradientScale` (1) `f32` and releases.
+    ///
+    /// Where the scale is not finite the device changes nothing, but ``stepCount`` counts the step: whoever learns of it
+    /// takes it back with ``resume(atStep:backend:)``.
+    ///
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
     public func step(learningRate: Double, gradientScale: Tensor, backend: any Backend) throws {
         stepCount += 1
-        for (index, (group, state)) in zip(store.groups, states).enumerated() {
-            guard let gradients = group.gradients else { preconditionFailure("the store is not trained") }
+        lastScale = gradientScale
+        let runs = try zip(store.groups, states).enumerated().flatMap { index, part in
+            let (group, state) = part
+            precondition(!group.gradientParts.isEmpty, "the store is not trained")
             let constants = AdamWStep(
                 learningRate: Float(learningRate), beta1: configuration.beta1, beta2: configuration.beta2,
                 epsilon: configuration.epsilon, weightDecay: group.decays ? configuration.weightDecay : 0,
                 step: stepCount)
-            try backend.adamW(
-                AdamWBuffers(
-                    weights: group.weights, master: state.master, first: state.first, second: state.second,
-                    gradient: gradients),
-                constants, gradientScale: gradientScale,
-                rounding: RandomStream(seed: seed, purpose: .stochasticRounding, layer: index, step: stepCount),
-                firstElement: 0)
+            let rounding = RandomStream(seed: seed, purpose: .stochasticRounding, layer: index, step: stepCount)
+            return try group.gradientParts.map { part in
+                AdamWRun(
+                    AdamWBuffers(
+                        weights: group.weights[part.range], master: state.master?[part.range],
+                        first: state.first[part.range], second: state.second[part.range],
+                        gradient: try part.gradients()),
+                    constants, rounding: rounding, firstElement: UInt64(part.range.lowerBound))
+            }
         }
+        try backend.adamW(runs, gradientScale: gradientScale)
+        store.releaseGradients()
     }
 
-    /// Continues from `count` steps, whose state has been put into ``states``.
-    public func resume(atStep count: Int) { stepCount = count }
+    /// Continues from `count` steps, whose state is in ``states``: loaded there, or left there by steps that changed
+    /// nothing.
+    ///
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    public func resume(atStep count: Int, backend: any Backend) throws {
+        lastScale = try AdamW.one(backend)
+        stepCount = count
+    }
+
+    private static func one(_ backend: any Backend) throws -> Tensor {
+        let result = try backend.empty(Shape(1), .f32)
+        try backend.fill(result, with: 1)
+        return result
+    }
 
     /// The state of each parameter by name: `<kind>.<parameter>`, kinds `first`, `second` and, where there is one,
     /// `master`. Views of the flat buffers, as checkpoints store them.

@@ -10,13 +10,16 @@ public struct GradientNorm {
     public let scale: Tensor
 
     /// Measures a store's gradients; `limit` 0 or less does not clip.
-    public init(_ store: ParameterStore, limit: Float, backend: any Backend) throws {
-        sumOfSquares = try backend.zeros(Shape(1), .f32)
+    ///
+    /// The scale is NaN, and the step with it held back, where a gradient or the `loss` (1) `f32` is not finite or the
+    /// `previous` step's scale was not.
+    public init(
+        _ store: ParameterStore, loss: Tensor? = nil, previous: Tensor? = nil, limit: Float, backend: any Backend
+    ) throws {
+        sumOfSquares = try backend.empty(Shape(1), .f32)
         scale = try backend.empty(Shape(1), .f32)
-        for group in store.groups {
-            guard let gradients = group.gradients else { preconditionFailure("the store is not trained") }
-            try backend.sumOfSquares(gradients, into: sumOfSquares, adds: true)
-        }
-        try backend.clipFactor(sumOfSquares: sumOfSquares, limit: limit, into: scale)
+        precondition(!store.gradientParts.isEmpty, "the store is not trained")
+        try backend.gradientSquares(store.gradientParts.map { try $0.gradients() }, into: sumOfSquares)
+        try backend.clipFactor(sumOfSquares: sumOfSquares, loss: loss, previous: previous, limit: limit, into: scale)
     }
 }

@@ -34,6 +34,11 @@ public struct Tensor: Sendable {
 
     /// Where the elements are.
     public var device: Device { storage.device }
+    /// The address of the first element on a device, where the host cannot follow it.
+    public var deviceAddress: UInt64 {
+        precondition(storage.device != .cpu, "an op on a device got a tensor of the host")
+        return UInt64(UInt(bitPattern: storage.pointer)) + UInt64(byteOffset)
+    }
     /// Number of elements.
     public var count: Int { shape.count }
     /// Elements of one entry of the first dimension.

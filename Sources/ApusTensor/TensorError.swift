@@ -17,12 +17,14 @@ extension TensorError: CustomStringConvertible {
                 .map { "\($0) \(formatBytes(statistics[$0]))" }
                 .joined(separator: ", ")
             let bound = limit.map { " of the \(formatBytes($0)) allowed" } ?? ""
-            // The largest account is what to shrink, whoever happened to make the last request.
+            // The largest account is what to shrink, whoever made the last request; that request's own may do as well.
             let largest = MemoryPurpose.allCases.max { statistics[$0] < statistics[$1] } ?? purpose
+            let isOther = purpose.keysToLower != largest.keysToLower
+            let others = isOther ? "; for less \(purpose): \(purpose.keysToLower)" : ""
             return """
                 out of memory: \(formatBytes(requested)) asked for \(purpose); \
                 held \(formatBytes(statistics.totalLive))\(bound) (\(held.isEmpty ? "nothing" : held)). \
-                Lower \(largest.keysToLower).
+                Lower \(largest.keysToLower)\(others).
                 """
         }
     }

@@ -20,6 +20,9 @@ static const unsigned char attention_backward_bf16_cu[] = {
 static const unsigned char attention_bf16_cu[] = {
 #embed "../ApusCUDA/Kernels/attention_bf16.cu" suffix(, 0)
 };
+static const unsigned char attention_compact_bf16_cu[] = {
+#embed "../ApusCUDA/Kernels/attention_compact_bf16.cu" suffix(, 0)
+};
 static const unsigned char attention_f32_cu[] = {
 #embed "../ApusCUDA/Kernels/attention_f32.cu" suffix(, 0)
 };
@@ -50,11 +53,17 @@ static const unsigned char block_topology_cu[] = {
 static const unsigned char capacity_cu[] = {
 #embed "../ApusCUDA/Kernels/capacity.cu" suffix(, 0)
 };
+static const unsigned char choice_cuh[] = {
+#embed "../ApusCUDA/Kernels/choice.cuh" suffix(, 0)
+};
 static const unsigned char clamp_cu[] = {
 #embed "../ApusCUDA/Kernels/clamp.cu" suffix(, 0)
 };
 static const unsigned char cross_entropy_cu[] = {
 #embed "../ApusCUDA/Kernels/cross_entropy.cu" suffix(, 0)
+};
+static const unsigned char decode_cu[] = {
+#embed "../ApusCUDA/Kernels/decode.cu" suffix(, 0)
 };
 static const unsigned char elementwise_cu[] = {
 #embed "../ApusCUDA/Kernels/elementwise.cu" suffix(, 0)
@@ -62,11 +71,23 @@ static const unsigned char elementwise_cu[] = {
 static const unsigned char embedding_cu[] = {
 #embed "../ApusCUDA/Kernels/embedding.cu" suffix(, 0)
 };
+static const unsigned char expert_choice_cu[] = {
+#embed "../ApusCUDA/Kernels/expert_choice.cu" suffix(, 0)
+};
+static const unsigned char expert_order_cuh[] = {
+#embed "../ApusCUDA/Kernels/expert_order.cuh" suffix(, 0)
+};
 static const unsigned char gate_cu[] = {
 #embed "../ApusCUDA/Kernels/gate.cu" suffix(, 0)
 };
 static const unsigned char grouped_bf16_cu[] = {
 #embed "../ApusCUDA/Kernels/grouped_bf16.cu" suffix(, 0)
+};
+static const unsigned char grouped_bf16_cuh[] = {
+#embed "../ApusCUDA/Kernels/grouped_bf16.cuh" suffix(, 0)
+};
+static const unsigned char grouped_bf16_128_cu[] = {
+#embed "../ApusCUDA/Kernels/grouped_bf16_128.cu" suffix(, 0)
 };
 static const unsigned char grouped_f32_cu[] = {
 #embed "../ApusCUDA/Kernels/grouped_f32.cu" suffix(, 0)
@@ -148,6 +169,7 @@ static const apus_kernel_file files[] = {
     HEADER("attention_backward.cuh", attention_backward_cuh),
     SOURCE("attention_backward_bf16.cu", attention_backward_bf16_cu),
     SOURCE("attention_bf16.cu", attention_bf16_cu),
+    SOURCE("attention_compact_bf16.cu", attention_compact_bf16_cu),
     SOURCE("attention_f32.cu", attention_f32_cu),
     HEADER("attention_forward.cuh", attention_forward_cuh),
     HEADER("attention_hopper.cuh", attention_hopper_cuh),
@@ -158,12 +180,18 @@ static const apus_kernel_file files[] = {
     SOURCE("block_sparse_bf16.cu", block_sparse_bf16_cu),
     SOURCE("block_topology.cu", block_topology_cu),
     SOURCE("capacity.cu", capacity_cu),
+    HEADER("choice.cuh", choice_cuh),
     SOURCE("clamp.cu", clamp_cu),
     SOURCE("cross_entropy.cu", cross_entropy_cu),
+    SOURCE("decode.cu", decode_cu),
     SOURCE("elementwise.cu", elementwise_cu),
     SOURCE("embedding.cu", embedding_cu),
+    SOURCE("expert_choice.cu", expert_choice_cu),
+    HEADER("expert_order.cuh", expert_order_cuh),
     SOURCE("gate.cu", gate_cu),
     SOURCE("grouped_bf16.cu", grouped_bf16_cu),
+    HEADER("grouped_bf16.cuh", grouped_bf16_cuh),
+    SOURCE("grouped_bf16_128.cu", grouped_bf16_128_cu),
     SOURCE("grouped_f32.cu", grouped_f32_cu),
     SOURCE("grouped_sm90a.cu", grouped_sm90a_cu),
     HEADER("grouped_tiles.cuh", grouped_tiles_cuh),

@@ -11,7 +11,8 @@ static const char *const cuda_symbols[] = {APUS_CUDA_FUNCTIONS(APUS_FUNCTION_SYM
 static const char *const nvrtc_symbols[] = {APUS_NVRTC_FUNCTIONS(APUS_FUNCTION_SYMBOL) "nvrtcGetErrorString"};
 static const char *const cublaslt_symbols[] = {
     APUS_CUBLASLT_FUNCTIONS(APUS_FUNCTION_SYMBOL) "cublasLtGetVersion", "cublasLtGetStatusName"};
-static const char *const cudnn_symbols[] = {"cudnnGetVersion"};
+static const char *const cudnn_symbols[] = {
+    APUS_CUDNN_FUNCTIONS(APUS_FUNCTION_SYMBOL) "cudnnGetVersion", "cudnnGetErrorString", "cudnnGetLastErrorString"};
 
 _Static_assert(sizeof(apus_cuda_table) == COUNT(cuda_symbols) * sizeof(void *), "one pointer for each symbol");
 _Static_assert(sizeof(apus_nvrtc_table) == COUNT(nvrtc_symbols) * sizeof(void *), "one pointer for each symbol");

@@ -21,7 +21,8 @@ extension CUDATests {
         private func library(_ cache: KernelCache? = nil) throws -> KernelLibrary {
             try KernelLibrary(
                 FakeDriver.context(), compiler: KernelCompiler(functions: FakeCompiler.table),
-                cache: cache ?? KernelCache(folder: folder.file("deep/kernels")), files: headers + sources)
+                cache: cache ?? KernelCache(folder: folder.file("deep/kernels")), files: headers + sources,
+                names: { $0.starts(with: "Code".utf8) ? .any : nil })
         }
 
         private var files: [String] { folderNames(folder.file("deep/kernels")) }
@@ -79,6 +80,56 @@ extension CUDATests {
                 #expect(text.contains("nvrtcCompileProgram of"))
                 #expect(text.contains("NVRTC_ERROR_COMPILATION (6), line 3: expected a ';'"))
             }
+        }
+
+        @Test func `are asked of the module that has them, once`() throws {
+            let library = try KernelLibrary(
+                FakeDriver.context(), compiler: KernelCompiler(functions: FakeCompiler.table),
+                cache: KernelCache(folder: nil), files: sources, names: { _ in .listed(["softmax"]) })
+            _ = FakeDriver.takeCalls()
+            for _ in 0..<2 { _ = try library.kernel("softmax") }
+            #expect(FakeDriver.takeCalls("module_function") == ["module_function softmax"])
+        }
+
+        @Test func `have names that are told apart`() {
+            let width = 64
+            #expect(KernelName("top_k_64") == "top_k_\(width)" && KernelName("top_k_32") != "top_k_64")
+            #expect("\(KernelName("rmsnorm_\("bf16")"))" == "rmsnorm_bf16")
+            let names = ["", "a", "aa", "grouped_transposed_bf16", "grouped_transposed_bf1", "softmax_gate_backward"]
+            #expect(Set(names.map { KernelName($0) }).count == names.count)
+        }
+
+        @Test func `are named by the code, and what is no code has none`() {
+            let image = elf(["", ".shstrtab", ".text.first", ".nv.info.first", ".text.second_kernel"])
+            guard case .listed(let names) = KernelNames(of: image) else { return #expect(Bool(false)) }
+            #expect(names == ["first", "second_kernel"])
+            #expect(KernelNames(of: Array("Code".utf8)) == nil)
+            for count in [0, 63, 100, image.count - 1] {
+                #expect(KernelNames(of: Array(image.prefix(count))) == nil, "\(count) bytes")
+            }
+            // Whatever a spoiled byte says, nothing beyond the file is read.
+            for place in image.indices {
+                for value in [0, 1, 0x7F, 0xFF] as [UInt8] {
+                    var spoiled = image
+                    spoiled[place] = value
+                    _ = KernelNames(of: spoiled)
+                }
+            }
+        }
+
+        /// A file of sections of these names and nothing in them, the second of which holds the names.
+        private func elf(_ names: [String]) -> [UInt8] {
+            func bytes(_ value: Int, _ count: Int) -> [UInt8] { (0..<count).map { UInt8(value >> (8 * $0) & 255) } }
+            let strings = names.reduce(into: [UInt8]()) { $0 += Array($1.utf8) + [0] }
+            let headersAt = 64 + strings.count
+            var file = [0x7F] + Array("ELF".utf8) + [2, 1, 1] + bytes(0, 33) + bytes(headersAt, 8)
+            file += bytes(0, 10) + bytes(64, 2) + bytes(names.count, 2) + bytes(1, 2) + strings
+            var at = 0
+            for name in names {
+                file += bytes(at, 4) + bytes(0, 20) + bytes(64, 8) + bytes(strings.count, 8) + bytes(0, 24)
+                at += name.utf8.count + 1
+            }
+            return file
         }
 
         @Test func `for one architecture are for no other`() {

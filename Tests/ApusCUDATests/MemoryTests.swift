@@ -34,7 +34,8 @@ extension CUDATests {
                 #expect(
                     "\(error)" == """
                         out of memory: 4 MiB asked for activations; held 8 MiB of the 10 MiB allowed \
-                        (parameters 8 MiB). Lower model.layers, model.width, model.experts.count.
+                        (parameters 8 MiB). Lower model.layers, model.width, model.experts.count; for less activations: \
+                        data.sequence_length, training.micro_batch, or training.checkpointing: true.
                         """)
             }
             #expect(weights.count == 2 << 20)

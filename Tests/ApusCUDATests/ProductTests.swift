@@ -50,6 +50,20 @@ extension CUDATests {
             #expect(kernels == ["convert_bf16_f32", "convert_f32_bf16"])
         }
 
+        @Test func `add a bias while they write, where it is of their type and aligned`() throws {
+            let backend = try FakeDriver.backend()
+            let (x, w) = (try backend.empty(Shape(3, 16), .bf16), try backend.empty(Shape(8, 16), .bf16))
+            let (bias, y) = (try backend.empty(Shape(32), .bf16), try backend.empty(Shape(3, 8), .bf16))
+            _ = FakeDriver.takeCalls()
+            // The second has the first's descriptors, at another address.
+            for place in [0..<8, 16..<24] { try backend.matMul(x.matrix, w.transpose, bias: bias[place], into: y) }
+            let product = "16x8/16t14^T 16x3/16t14 -> 8x3/8t14, beta 0.0"
+            #expect(products() == ([0, 32] as [UInt64]).map { "\(product), bias at \(bias.address + $0)" })
+            #expect(FakeProducts.state.withLock(\.choices) == 1 && FakeDriver.takeCalls("launch").isEmpty)
+            try backend.matMul(x.matrix, w.transpose, bias: bias[1..<9], into: y)
+            #expect(products().last == product && FakeDriver.takeCalls("launch").count == 1)
+        }
+
         @Test func `ask for an algorithm once for each kind`() throws {
             let backend = try FakeDriver.backend()
             let (x, c) = (try backend.empty(Shape(8, 8), .f32), try backend.empty(Shape(8, 8), .f32))

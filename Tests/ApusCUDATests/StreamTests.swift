@@ -108,6 +108,20 @@ extension CUDATests {
             }
         }
 
+        @Test func `arguments are where the driver is told, short and long`() {
+            var arguments = ArgumentList()
+            arguments.append(7)
+            arguments.append([1, 2, 3])
+            arguments.append((0..<400).map { UInt64($0) })
+            arguments.append(9)
+            let found = arguments.withPointers { pointers in
+                [(0, 0), (1, 2), (2, 0), (2, 399), (3, 0)].map { argument, word in
+                    pointers?[argument]?.load(fromByteOffset: 8 * word, as: UInt64.self)
+                }
+            }
+            #expect(found == [7, 3, 0, 399, 9])
+        }
+
         @Test func `launch shapes are those of the kernels' table`() {
             #expect(LaunchShape.flat(2049).grid.x == 2 && LaunchShape.flat(1 << 40).grid.x == 8192)
             let narrow = LaunchShape.rows(100, width: 100)

@@ -51,7 +51,7 @@ import Testing
         func gradients(_ routing: Int, _ balance: Int?) throws -> (gate: [Float], x: [Float]) {
             let setting = LayerPass.Setting(layout: try layout(fixture, routing: routing, balance: balance))
             let pass = try LayerPass(fixture, x, dy: none, setting)
-            return (fixture.gradient("gate"), try #require(pass.inputGradient).floats())
+            return (try fixture.gradient("gate"), try #require(pass.inputGradient).floats())
         }
         let (mixed, large, small) = (try gradients(1, 2), try gradients(2, nil), try gradients(1, nil))
         #expect(mixed.gate == large.gate && mixed.x == large.x)

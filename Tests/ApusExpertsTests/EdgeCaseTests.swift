@@ -58,7 +58,7 @@ import Testing
         }
         for expert in 0..<5 {
             for name in ["gate", "up", "down"] {
-                let gradient = fixture.gradient("\(expert).\(name)")
+                let gradient = try fixture.gradient("\(expert).\(name)")
                 let isTouched = gradient.contains { $0 != 0 }
                 #expect(gradient.allSatisfy { $0.isFinite })
                 #expect(isTouched == touched.contains(expert), "\(load) \(form) \(expert).\(name)")

@@ -66,8 +66,8 @@ struct LayerFixture {
     }
 
     /// The accumulated gradient of a parameter.
-    func gradient(_ name: String) -> [Float] {
-        guard let gradient = store["\(layer.layer).\(name)"]?.gradient else {
+    func gradient(_ name: String) throws -> [Float] {
+        guard let gradient = try store["\(layer.layer).\(name)"]?.gradient() else {
             preconditionFailure("no parameter \(name)")
         }
         return gradient.floats()
@@ -79,9 +79,7 @@ struct LayerFixture {
     }
 
     /// Sets all gradients to zero.
-    func clearGradients() {
-        for case let gradients? in store.groups.map(\.gradients) { backend.fill(gradients, with: 0) }
-    }
+    func clearGradients() { store.releaseGradients() }
 }
 
 /// Parameters in the order of declaration, named by layer.

@@ -75,6 +75,6 @@ import Testing
         let pass = try LayerPass(fixture, fixture.input(6), dy: dy, setting)
         for kind in RouterLossKind.allCases { #expect(pass.value(kind) == 0) }
         #expect(try #require(pass.inputGradient).floats().allSatisfy { $0 == 0 })
-        #expect(fixture.gradient("gate").allSatisfy { $0 == 0 })
+        #expect(try fixture.gradient("gate").allSatisfy { $0 == 0 })
     }
 }

@@ -17,12 +17,33 @@ import Testing
             width: 9)
     }
 
+    /// Ends a step in which the layer's passes made these choices.
+    private func finish(_ fixture: LayerFixture, _ choices: [[Int]], scale: Float = 1) throws {
+        let allocator = fixture.backend.allocator
+        try fixture.router.finishStep(
+            choices: choices.map { try allocator.tensor($0.map { Float($0) }, Shape($0.count / 6, 6)) },
+            gradientScale: try allocator.tensor([scale], Shape(1)), backend: fixture.backend)
+    }
+
     @Test func `a step adds the rate to the idle and takes it from the busy`() throws {
         let fixture = try fixture(rate: 0.25)
-        try fixture.router.finishStep(choices: [10, 0, 4, 4, 4, 2], backend: fixture.backend)
+        try finish(fixture, [[10, 0, 4, 4, 4, 2]])
         #expect(try fixture.weights("bias") == [-0.25, 0.25, 0, 0, 0, 0.25])
-        try fixture.router.finishStep(choices: [5, 5, 5, 5, 5, 5], backend: fixture.backend)
+        try finish(fixture, [[5, 5, 5, 5, 5, 5]])
         #expect(try fixture.weights("bias") == [-0.25, 0.25, 0, 0, 0, 0.25])
+    }
+
+    @Test func `the loads of a step are those of all its passes and groups`() throws {
+        let fixture = try fixture(rate: 0.25)
+        // 10, 0, 4, 4, 4, 2 again, in two passes, the first of two routing groups.
+        try finish(fixture, [[4, 0, 0, 1, 4, 0, 1, 0, 3, 0, 0, 2], [5, 0, 1, 3, 0, 0]])
+        #expect(try fixture.weights("bias") == [-0.25, 0.25, 0, 0, 0, 0.25])
+    }
+
+    @Test func `a step that was held back moves nothing`() throws {
+        let fixture = try fixture(rate: 0.25)
+        try finish(fixture, [[10, 0, 4, 4, 4, 2]], scale: .nan)
+        #expect(try fixture.weights("bias") == [0, 0, 0, 0, 0, 0])
     }
 
     @Test func `steps lead to balance`() throws {
@@ -37,7 +58,7 @@ import Testing
         try fixture.assign("gate", gate)
         func loads() throws -> [Int] { try LayerPass(fixture, x).report.layers[0].choices.doubles.map { Int($0) } }
         let before = try #require(try loads().max())
-        for _ in 0..<150 { try fixture.router.finishStep(choices: try loads(), backend: fixture.backend) }
+        for _ in 0..<150 { try finish(fixture, [try loads()]) }
         let after = try loads()
         #expect(before > 200)
         #expect(after.allSatisfy { (85..<115).contains($0) }, "\(after)")
@@ -55,8 +76,8 @@ import Testing
             let choices = biased.chosen[2 * token..<2 * token + 2]
             #expect(choices.first == 0 && !choices.contains(4))
         }
-        #expect(fixture.gradient("bias").allSatisfy { $0 == 0 })
-        #expect(fixture.gradient("gate").contains { $0 != 0 })
+        #expect(try fixture.gradient("bias").allSatisfy { $0 == 0 })
+        #expect(try fixture.gradient("gate").contains { $0 != 0 })
         // With the choice held, the bias changes no bit.
         let replayed = try LayerPass(fixture, x, LayerPass.Setting(trace: trace.replay()))
         expectSameBits(replayed.routing.weights.tensor, free.routing.weights.tensor, "weights")
@@ -68,6 +89,6 @@ import Testing
             MoEConfiguration(experts: 6, choices: 2, width: 5, router: RouterConfiguration(scoring: .sigmoid)), width: 9
         )
         #expect(fixture.router.selectionBias == nil)
-        try fixture.router.finishStep(choices: [9, 0, 0, 0, 0, 0], backend: fixture.backend)
+        try finish(fixture, [[9, 0, 0, 0, 0, 0]])
     }
 }

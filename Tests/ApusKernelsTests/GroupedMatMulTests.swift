@@ -90,11 +90,15 @@ import Testing
                         let product = referenceProduct(dy[group].transpose, operands.matrix(group))
                         for index in product.indices { expected[expert * n * k + index] += product[index] }
                     }
-                    try backend.groupedWeightGradient(
-                        dy, operands.x, rows: operands.rows, offsets: operands.offsets, into: gradient)
-                    expectClose(
-                        gradient, expected, "gradient of groups \(grouping), \(n) x \(k), \(dtype) into \(gradientType)"
-                    )
+                    let title = "gradient of groups \(grouping), \(n) x \(k), \(dtype) into \(gradientType)"
+                    let alone = try backend.sentinel(experts, n, k, dtype: gradientType)
+                    let old = gradient.doubles
+                    for (target, adds) in [(gradient, true), (alone, false)] {
+                        try backend.groupedWeightGradient(
+                            dy, operands.x, rows: operands.rows, offsets: operands.offsets, into: target, adds: adds)
+                    }
+                    expectClose(gradient, expected, title)
+                    expectClose(alone, zip(expected, old).map { $0 - $1 }, title + " alone")
                 }
             }
         }

@@ -48,7 +48,7 @@ import Testing
             let gradient = try backend.sentinel(experts, output, input)
             try backend.groupedMatMul(x, rows: nil, weights: weights, transposed: true, offsets: offsets, into: y)
             try backend.groupedMatMul(dy, rows: nil, weights: weights, transposed: false, offsets: offsets, into: dx)
-            try backend.groupedWeightGradient(dy, x, rows: nil, offsets: offsets, into: gradient)
+            try backend.groupedWeightGradient(dy, x, rows: nil, offsets: offsets, into: gradient, adds: true)
             return [y, dx, gradient]
         }
     }

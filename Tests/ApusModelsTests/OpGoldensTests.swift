@@ -217,7 +217,7 @@ import Testing
         expectClose(
             [sum.floats()[0].squareRoot()], try op.golden.floats("\(label).norm").map(Double.init), within: 1e-6, "norm"
         )
-        try backend.clipFactor(sumOfSquares: sum, limit: limit, into: scale)
+        try backend.clipFactor(sumOfSquares: sum, loss: nil, previous: nil, limit: limit, into: scale)
         for (index, gradient) in gradients.enumerated() {
             try backend.scale(gradient, by: scale.floats()[0], into: gradient)
             try op.expect(gradient, "\(label).\(index)")

@@ -16,14 +16,12 @@ struct Placed {
     }
 
     func zeroGradients() throws {
-        for group in store.groups {
-            if let gradients = group.gradients { try (backend as any Backend).fill(gradients, with: 0) }
-        }
+        for part in store.gradientParts { try (backend as any Backend).fill(part.gradients(), with: 0) }
     }
 
     /// The gradient of every parameter, by name.
-    func gradients() -> [String: [Float]] {
-        Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, $0.gradient?.floats() ?? []) })
+    func gradients() throws -> [String: [Float]] {
+        try Dictionary(uniqueKeysWithValues: store.parameters.map { ($0.name, try $0.gradient()?.floats() ?? []) })
     }
 }
 
@@ -69,7 +67,7 @@ struct LayerCheck {
                 gradient.floats(), of: input, "\(name), input \(index)", sourceLocation: sourceLocation, loss: loss)
         }
         for parameter in placed.store.parameters {
-            let gradient = try #require(parameter.gradient)
+            let gradient = try #require(try parameter.gradient())
             try check.expect(
                 gradient.floats(), of: try parameter.acquire(on: .cpu), "\(name), \(parameter.name)",
                 sourceLocation: sourceLocation, loss: loss)

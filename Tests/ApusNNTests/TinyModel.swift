@@ -106,6 +106,6 @@ struct TinyModel {
     func gradients(schedule: BackwardSchedule = .reverse, isCheckpointed: Bool = false) throws -> [String: [Float]] {
         try placed.zeroGradients()
         try step(schedule: schedule, isCheckpointed: isCheckpointed)
-        return placed.gradients()
+        return try placed.gradients()
     }
 }

@@ -26,7 +26,7 @@ import Testing
         let model = try TinyModel(backend)
         let once = try model.gradients()
         try model.step()
-        for (name, gradient) in model.placed.gradients() {
+        for (name, gradient) in try model.placed.gradients() {
             expectClose(gradient, (once[name] ?? []).map { 2 * Double($0) }, within: 1e-5, name)
         }
     }
@@ -40,7 +40,7 @@ import Testing
             try tape.addRoot(try model.record(on: tape), seed: [0.5, 0.25, 0.25][index])
         }
         for tape in [tapes[1], tapes[0], tapes[2]] { try tape.backward() }
-        for (name, gradient) in model.placed.gradients() {
+        for (name, gradient) in try model.placed.gradients() {
             expectClose(gradient, (expected[name] ?? []).map(Double.init), within: 1e-5, name)
         }
     }
@@ -108,7 +108,10 @@ import Testing
     ) throws {
         let model = try TinyModel(backend, precision: precision)
         try expectNoLeak(in: backend.allocator) {
-            try expectSteadyMemory(in: backend.allocator, runs: 4) { try model.step(isCheckpointed: isCheckpointed) }
+            try expectSteadyMemory(in: backend.allocator, runs: 4) {
+                _ = try model.step(isCheckpointed: isCheckpointed)
+                model.placed.store.releaseGradients()
+            }
         }
     }
 }

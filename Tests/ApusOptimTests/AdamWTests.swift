@@ -35,9 +35,9 @@ import Testing
 
     private func one() throws -> Tensor { try backend.allocator.tensor([1 as Float], Shape(1)) }
 
-    private func setGradients(_ store: ParameterStore, seed: UInt64, scale: Float = 1) {
-        for (index, group) in store.groups.enumerated() {
-            guard let gradients = group.gradients else { continue }
+    private func setGradients(_ store: ParameterStore, seed: UInt64, scale: Float = 1) throws {
+        for (index, part) in store.gradientParts.enumerated() {
+            let gradients = try part.gradients()
             let values = randomValues(gradients.count, seed: seed &* 31 &+ UInt64(index), scale: scale)
             if gradients.dtype == .f32 { gradients.assign(values) } else { gradients.assign(values.map(bfloat16Bits)) }
         }
@@ -47,7 +47,7 @@ import Testing
         try #require(store[name]).acquire(on: backend.stream).floats()
     }
 
-    @Test func `five steps follow the formula, decay only where there is one, gradients zeroed`() throws {
+    @Test func `five steps follow the formula, decay only where there is one, gradients released`() throws {
         let store = try store()
         let optimizer = try optimizer(store)
         var reference = store.groups.map { group in
@@ -59,10 +59,10 @@ import Testing
         let scale = 0.5
         let factor = try backend.allocator.tensor([Float(scale)], Shape(1))
         for step in 1...5 {
-            setGradients(store, seed: UInt64(step))
+            try setGradients(store, seed: UInt64(step))
             let rate = 0.01 * Double(step)
             for (index, group) in store.groups.enumerated() {
-                let gradient = try #require(group.gradients).doubles
+                let gradient = try group.gradientParts[0].gradients().doubles
                 let decay = group.decays ? 0.1 : 0
                 for i in gradient.indices {
                     let g = gradient[i] * scale
@@ -76,7 +76,7 @@ import Testing
                 }
             }
             try optimizer.step(learningRate: rate, gradientScale: factor, backend: backend)
-            for group in store.groups { #expect(group.gradients?.floats().allSatisfy { $0 == 0 } == true) }
+            #expect(try store.gradientParts.allSatisfy { try $0.gradients().floats().allSatisfy { $0 == 0 } })
         }
         #expect(optimizer.stepCount == 5)
         for (index, group) in store.groups.enumerated() {
@@ -85,6 +85,32 @@ import Testing
             expectClose(
                 optimizer.states[index].second, reference[index].second, "second of \(group.parameters[0].name)")
         }
+    }
+
+    @Test func `parts of a group are stepped as one, and released`() throws {
+        let parameters = [0, 1, 2].map { (layer: Int) in
+            Parameter("\(layer)", Shape(5, 1 << 20), layer: layer, initializer: .normal(deviation: 0.5))
+        }
+        let store = try ParameterStore(parameters, backend: backend, precision: .bf16Pure, isTrained: true)
+        try store.initialize(seed: 1, backend: backend)
+        let (optimizer, group) = (try optimizer(store), store.groups[0])
+        let whole = AdamWBuffers(
+            weights: try backend.empty(group.weights.shape, .bf16), master: nil,
+            first: try backend.zeros(group.weights.shape, .bf16), second: try backend.zeros(group.weights.shape, .bf16),
+            gradient: try backend.empty(group.weights.shape, .bf16))
+        try backend.copy(group.weights, into: whole.weights)
+        try setGradients(store, seed: 5)
+        #expect(group.gradientParts.count == 3)
+        for part in group.gradientParts { try backend.copy(part.gradients(), into: whole.gradient[part.range]) }
+        try optimizer.step(learningRate: 0.01, gradientScale: one(), backend: backend)
+        try backend.adamW(
+            whole,
+            AdamWStep(learningRate: 0.01, beta1: 0.8, beta2: 0.9, epsilon: 1e-6, weightDecay: 0.1, step: 1),
+            gradientScale: one(), rounding: RandomStream(seed: 2, purpose: .stochasticRounding, layer: 0, step: 1),
+            firstElement: 0)
+        expectSameBits(group.weights, whole.weights, "weights")
+        expectSameBits(optimizer.states[0].first, whole.first, "first moment")
+        #expect(backend.allocator.statistics[.gradients] == 0)
     }
 
     @Test(arguments: Precision.allCases)
@@ -114,7 +140,7 @@ import Testing
         // From 1 down, bf16 steps are 1/256: a rate of 1/2000 is lost in one step, but not in eight.
         var shown: [Float] = []
         for _ in 1...8 {
-            try #require(store.groups[index].gradients).assign([Float](repeating: 1, count: 7))
+            try store.groups[index].gradientParts[0].gradients().assign([Float](repeating: 1, count: 7))
             try optimizer.step(learningRate: 0.0005, gradientScale: one(), backend: backend)
             #expect(try weights(store, "norm").map(bfloat16Bits) == master.floats().map(bfloat16Bits))
             shown.append(try weights(store, "norm")[0])
@@ -130,8 +156,8 @@ import Testing
             let optimizer = try optimizer(store, weightDecay: 0, seed: seed)
             #expect(optimizer.states.allSatisfy { $0.master == nil })
             for _ in 1...40 {
-                for group in store.groups {
-                    guard let gradients = group.gradients, gradients.dtype == .bf16 else { continue }
+                for part in store.gradientParts where part.dtype == .bf16 {
+                    let gradients = try part.gradients()
                     gradients.assign([UInt16](repeating: bfloat16Bits(1), count: gradients.count))
                 }
                 try optimizer.step(learningRate: 0.0005, gradientScale: one(), backend: backend)
@@ -148,8 +174,8 @@ import Testing
     @Test(arguments: [2, 0.5, 0, -1] as [Float])
     func `the norm is of all gradients together, and clips beyond the limit`(_ limit: Float) throws {
         let store = try store()
-        setGradients(store, seed: 4)
-        let squares = store.groups.flatMap { $0.gradients?.doubles ?? [] }.reduce(0) { $0 + $1 * $1 }
+        try setGradients(store, seed: 4)
+        let squares = try store.gradientParts.flatMap { try $0.gradients().doubles }.reduce(0) { $0 + $1 * $1 }
         let norm = try GradientNorm(store, limit: limit, backend: backend)
         #expect(abs(Double(norm.sumOfSquares.floats()[0]).squareRoot() - squares.squareRoot()) < 1e-5)
         let expected = limit > 0 ? min(1, Double(limit) / squares.squareRoot()) : 1
@@ -158,10 +184,38 @@ import Testing
         #expect(wide.scale.floats() == [1])
     }
 
+    @Test(arguments: Precision.allCases)
+    func `a step of a norm or loss that is none changes nothing, nor does the next`(_ precision: Precision) throws {
+        let (store, same) = (try store(precision), try store(precision))
+        let (optimizer, reference) = (try optimizer(store), try optimizer(same))
+        func take(_ optimizer: AdamW, _ store: ParameterStore, seed: UInt64, loss: Float = 1) throws {
+            try setGradients(store, seed: seed)
+            let norm = try GradientNorm(
+                store, loss: try backend.allocator.tensor([loss], Shape(1)), previous: optimizer.lastScale, limit: 1,
+                backend: backend)
+            try optimizer.step(learningRate: 0.01, gradientScale: norm.scale, backend: backend)
+        }
+        func bits(_ optimizer: AdamW, _ store: ParameterStore) -> [[UInt32]] {
+            store.groups.map(\.weights.bits) + optimizer.namedStates().map(\.tensor.bits)
+        }
+        try take(optimizer, store, seed: 1)
+        let before = bits(optimizer, store)
+        try take(optimizer, store, seed: 2, loss: .nan)
+        try take(optimizer, store, seed: 3)
+        #expect(bits(optimizer, store) == before)
+        #expect(optimizer.lastScale.floats()[0].isNaN)
+        // Taken back, it goes on as if they had not been.
+        #expect(optimizer.stepCount == 3)
+        try optimizer.resume(atStep: 1, backend: backend)
+        for seed in [1, 4] as [UInt64] { try take(reference, same, seed: seed) }
+        try take(optimizer, store, seed: 4)
+        #expect(bits(optimizer, store) == bits(reference, same))
+    }
+
     @Test func `gradients that are not finite show in the norm`() throws {
         for value in [Float.nan, .infinity] {
             let store = try store()
-            try #require(store["bias"]?.gradient).assign([0, value, 0])
+            try #require(try store["bias"]?.gradient()).assign([0, value, 0])
             #expect(try !GradientNorm(store, limit: 1, backend: backend).sumOfSquares.floats()[0].isFinite)
         }
     }
@@ -170,7 +224,7 @@ import Testing
     func `states have the names of their parameters and are views of the buffers`(_ precision: Precision) throws {
         let store = try store(precision)
         let optimizer = try optimizer(store)
-        setGradients(store, seed: 5)
+        try setGradients(store, seed: 5)
         try optimizer.step(learningRate: 0.01, gradientScale: one(), backend: backend)
         let states = optimizer.namedStates()
         let kinds = precision == .bf16 ? 3 : 2
@@ -192,7 +246,7 @@ import Testing
         let store = try store()
         let optimizer = try optimizer(store)
         let before = store.groups.map(\.weights.bits)
-        setGradients(store, seed: 6)
+        try setGradients(store, seed: 6)
         try optimizer.step(learningRate: 0, gradientScale: one(), backend: backend)
         #expect(store.groups.map(\.weights.bits) == before)
         #expect(optimizer.states[0].first.floats().contains { $0 != 0 })

@@ -78,6 +78,9 @@ import Testing
     @Test(arguments: [
         ["nonsense"], ["eval", "x"], ["eval", "x", "--data", "a", "--tokens", "b"], ["generate", "x"],
         ["bench", "gemm", "--shape", "2x3"], ["bench", "moe-layer", "--choices", "9"], ["train"],
+        ["bench", "moe-layer", "--shape", "olmo"], ["bench", "blocksparse", "--block-size", "100"],
+        ["bench", "attention", "--shape", "1x2x8x512"],
+        ["bench", "attention", "--shape", "1x4x8x8", "--key-heads", "3"],
         ["convert", "export", "x", "--out", "y", "--family", "llama"], ["eval", "x", "--data", "y", "--threads", "0"],
     ])
     func `a wrong use ends with status 64`(_ arguments: [String]) throws {

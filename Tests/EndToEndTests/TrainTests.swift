@@ -175,6 +175,17 @@ import Testing
         }
     }
 
+    @Test func `a step that does not fit names the keys that make it smaller`() throws {
+        let settings = ["training.memory_limit=3MiB", "training.batch=64", "training.micro_batch=64"]
+        let command = try ChildProcess.apus(scratch.arguments(set: settings))
+        #expect(command.wait() == .exit(1))
+        let keys = ["training.micro_batch", "training.checkpointing: true", "data.sequence_length"]
+        for part in ["out of memory: ", " asked for ", "of the 3 MiB allowed", "activations "] + keys {
+            #expect(command.errors.contains(part), "\(command.errors)")
+        }
+        #expect(command.errors.contains("no checkpoint was saved"), "\(command.errors)")
+    }
+
     @Test func `a loss that is no number ends the run at the last good checkpoint`() throws {
         try scratch.train()
         let good = try #require(scratch.bytes("run/checkpoints/step-00000008/model.safetensors"))

@@ -1,21 +1,62 @@
-// AdamW in the three precision modes, over the flat buffers of all parameters of a role: one launch each. See
+// The end of a training step: the norm of all gradients, AdamW in the three precision modes, and biases of routers. See
 // Ops/Optimizer.swift; Loshchilov and Hutter 2019, algorithm 2.
 //
-// Launch: "flat". The floor is the bytes: an element is 32 bytes of traffic in f32 (p, m, v, g read and written), 34
-// with bf16 weights and f32 master, 16 all in bf16. Arithmetic and Philox, some 90 operations, hide behind them.
+// All buffers of a model are one launch, each with blocks of its own. The floor of AdamW is the bytes: an element is 28
+// bytes of traffic in f32 (p, m, v read and written, g read), 30 with bf16 weights and f32 master, 14 all in bf16.
+// Arithmetic and Philox, some 90 operations, hide behind them. A `scale` that is not finite is the word to change
+// nothing: the host learns later that a step went wrong.
 
 #include "philox.cuh"
+#include "reduce.cuh"
+
+inline bool is_finite(float x) { return fabsf(x) < infinity; }
+
+/// Buffers of one launch.
+constexpr int most_buffers = 24;
+
+/// A buffer's blocks in the grid: `blocks` of them from `first_block` on.
+struct Blocks {
+    i64 first, count;
+};
+
+/// The last of `count` buffers that begins at or before this block.
+template <class Buffers> inline int buffer_of_block(const Buffers &buffers, i64 count) {
+    int index = (int)count - 1;
+    while (index > 0 && blockIdx.x < buffers.at[index].blocks.first) --index;
+    return index;
+}
 
 /// The step's constants; those that follow from others are formed here, as the CPU does.
 struct Step {
     float keep, beta1, rest1, beta2, rest2, root_scale, epsilon, rate, scale;
 };
 
-inline Step make_step(
-    float rate, float beta1, float beta2, float epsilon, float decay, float correction1, float correction2,
-    const float *scale) {
-    return {1.0f - rate * decay, beta1, 1.0f - beta1, beta2, 1.0f - beta2, 1.0f / sqrtf(correction2), epsilon,
-            rate / correction1, scale[0]};
+/// A flat run of parameters and what its step takes, as `AdamWRun`; `master` is null where the model's weights are
+/// updated themselves.
+struct Run {
+    void *weights, *m, *v;
+    const void *gradient;
+    float *master;
+    i64 n, is_wide;
+    Blocks blocks;
+    float rate, beta1, beta2, epsilon, decay, correction1, correction2, unused;
+    u64 seed, word0, word1, first;
+};
+
+struct Runs {
+    Run at[most_buffers];
+};
+
+inline Step make_step(const Run &run, float scale) {
+    return {1.0f - run.rate * run.decay, run.beta1, 1.0f - run.beta1, run.beta2, 1.0f - run.beta2,
+            1.0f / sqrtf(run.correction2), run.epsilon, run.rate / run.correction1, scale};
+}
+
+/// Calls `body(first, left)` for the groups of eight among a buffer's n elements that are this thread's.
+template <class Body> inline void each_group_of(Blocks blocks, i64 n, Body body) {
+    const i64 step = blocks.count * blockDim.x * lanes;
+    const i64 begin = ((i64)(blockIdx.x - blocks.first) * blockDim.x + threadIdx.x) * lanes;
+    for (i64 i = begin; i < n; i += step) body(i, n - i);
 }
 
 /// Moments of parameters that get no gradient for long go to 0, as on the CPU.
@@ -44,10 +85,12 @@ inline float rounded(float x, u32 random) {
 }
 
 /// f32 moments and gradients; `weights`, or null, gets the updated parameters rounded to nearest even.
-inline void adamw_wide(bf16 *weights, float *p, float *m, float *v, float *gradient, i64 n, Step step, i64 zeroes) {
+inline void adamw_wide(bf16 *weights, float *p, const Run &run, Step step) {
+    float *m = (float *)run.m, *v = (float *)run.v;
+    const float *gradient = (const float *)run.gradient;
     const bool vector =
         is_aligned(weights) && is_aligned(p) && is_aligned(m) && is_aligned(v) && is_aligned(gradient);
-    each_group(n, [&](i64 i, i64 left) {
+    each_group_of(run.blocks, run.n, [&](i64 i, i64 left) {
         Lanes w, m1, v1, g;
         load(w, p + i, left, vector);
         load(m1, m + i, left, vector);
@@ -59,23 +102,25 @@ inline void adamw_wide(bf16 *weights, float *p, float *m, float *v, float *gradi
         store(m + i, m1, left, vector);
         store(v + i, v1, left, vector);
         if (weights) store(weights + i, w, left, vector);
-        if (zeroes) store(gradient + i, Lanes{}, left, vector);
     });
 }
 
 /// Everything stored in bf16. One random word an element: its lower half rounds the weight, its upper half m, and a
-/// multiple's upper half v. Each is uniform on its own, which is all that unbiased rounding needs.
-inline void adamw_narrow(
-    bf16 *weights, bf16 *m, bf16 *v, bf16 *gradient, i64 n, Step step, i64 zeroes, RandomStream stream, u64 first) {
+/// multiple's upper half v. Each is uniform on its own, which is all that unbiased rounding needs. Element i draws word
+/// first + i of the stream (seed, word0, word1).
+inline void adamw_narrow(const Run &run, Step step) {
+    bf16 *weights = (bf16 *)run.weights, *m = (bf16 *)run.m, *v = (bf16 *)run.v;
+    const bf16 *gradient = (const bf16 *)run.gradient;
+    const RandomStream stream = {run.seed, (u32)run.word0, (u32)run.word1};
     const bool vector = is_aligned(weights) && is_aligned(m) && is_aligned(v) && is_aligned(gradient);
-    each_group(n, [&](i64 i, i64 left) {
+    each_group_of(run.blocks, run.n, [&](i64 i, i64 left) {
         Lanes w, m1, v1, g;
         u32 words[lanes];
         load(w, weights + i, left, vector);
         load(m1, m + i, left, vector);
         load(v1, v + i, left, vector);
         load(g, gradient + i, left, vector);
-        random_words(words, stream, first + (u64)i);
+        random_words(words, stream, run.first + (u64)i);
 #pragma unroll
         for (int l = 0; l < lanes; ++l) {
             update(w.x[l], m1.x[l], v1.x[l], g.x[l], step);
@@ -86,35 +131,88 @@ inline void adamw_narrow(
         store(weights + i, w, left, vector);
         store(m + i, m1, left, vector);
         store(v + i, v1, left, vector);
-        if (zeroes) store(gradient + i, Lanes{}, left, vector);
     });
 }
 
-extern "C" __global__ void adamw_f32(
-    float *weights, float *m, float *v, float *gradient, i64 n, float rate, float beta1, float beta2, float epsilon,
-    float decay, float correction1, float correction2, const float *scale, i64 zeroes) {
-    const Step step = make_step(rate, beta1, beta2, epsilon, decay, correction1, correction2, scale);
-    adamw_wide(nullptr, weights, m, v, gradient, n, step, zeroes);
+/// One step of `count` runs; nothing at all where `scale` is not finite. Launch: the blocks of all runs, 256 threads.
+extern "C" __global__ void adamw(const __grid_constant__ Runs runs, i64 count, const float *scale) {
+    const float factor = scale[0];
+    if (!is_finite(factor)) return;
+    const Run &run = runs.at[buffer_of_block(runs, count)];
+    const Step step = make_step(run, factor);
+    if (!run.is_wide) {
+        adamw_narrow(run, step);
+    } else if (run.master) {
+        adamw_wide((bf16 *)run.weights, run.master, run, step);
+    } else {
+        adamw_wide(nullptr, (float *)run.weights, run, step);
+    }
 }
 
-extern "C" __global__ void adamw_bf16(
-    bf16 *weights, float *master, float *m, float *v, float *gradient, i64 n, float rate, float beta1, float beta2,
-    float epsilon, float decay, float correction1, float correction2, const float *scale, i64 zeroes) {
-    const Step step = make_step(rate, beta1, beta2, epsilon, decay, correction1, correction2, scale);
-    adamw_wide(weights, master, m, v, gradient, n, step, zeroes);
+/// A buffer of gradients.
+struct Gradients {
+    const void *x;
+    i64 n, is_half;
+    Blocks blocks;
+};
+
+struct GradientBuffers {
+    Gradients at[most_buffers];
+};
+
+/// Elements of a partial sum, as in reduce.cu.
+constexpr i64 block_elements = 64 * 1024;
+
+template <class T> inline double sum_squares(const T *x, i64 begin, i64 extent) {
+    const bool vector = is_aligned(x);
+    double sum = 0;
+    each_row_group(extent, [&](i64 i, i64 left) {
+        Lanes u;
+        load(u, x + begin + i, left, vector);
+        float group = 0;
+#pragma unroll
+        for (int l = 0; l < lanes; ++l) group += u.x[l] * u.x[l];
+        sum += group;
+    });
+    return row_sum(sum);
 }
 
-/// Element i draws word first + i of the stream (seed, word0, word1).
-extern "C" __global__ void adamw_bf16_pure(
-    bf16 *weights, bf16 *m, bf16 *v, bf16 *gradient, i64 n, float rate, float beta1, float beta2, float epsilon,
-    float decay, float correction1, float correction2, const float *scale, i64 zeroes, i64 seed, i64 word0, i64 word1,
-    i64 first) {
-    const Step step = make_step(rate, beta1, beta2, epsilon, decay, correction1, correction2, scale);
-    adamw_narrow(weights, m, v, gradient, n, step, zeroes, {(u64)seed, (u32)word0, (u32)word1}, (u64)first);
+/// partials[b] = the sum of squares of the 65,536 elements, or fewer at a buffer's end, that block b has. Launch: the
+/// blocks of all buffers, 256 threads. `finish_sum` adds them.
+extern "C" __global__ void gradient_squares(
+    double *partials, const __grid_constant__ GradientBuffers buffers, i64 count) {
+    const Gradients &buffer = buffers.at[buffer_of_block(buffers, count)];
+    const i64 begin = (blockIdx.x - buffer.blocks.first) * block_elements;
+    const i64 extent = min(buffer.n - begin, block_elements);
+    const double sum = buffer.is_half ? sum_squares((const bf16 *)buffer.x, begin, extent)
+                                      : sum_squares((const float *)buffer.x, begin, extent);
+    if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-/// scale[0] = the factor that brings a gradient with this sum of squares to a norm of at most `limit`; 1 without a
-/// limit. Launch: one thread. The small constant is PyTorch's, so that a clipped run follows its loss curve.
-extern "C" __global__ void clip_factor(float *scale, const float *sum_of_squares, float limit) {
-    scale[0] = limit > 0 ? fminf(1.0f, limit / (sqrtf(sum_of_squares[0]) + 1e-6f)) : 1.0f;
+/// scale[0] = the factor that brings a gradient with this sum of squares to a norm of at most `limit`, 1 without a
+/// limit; NaN where the sum, `loss` or the factor of the step before is not finite. Launch: one thread. The small
+/// constant is PyTorch's, so that a clipped run follows its loss curve.
+extern "C" __global__ void clip_factor(
+    float *scale, const float *sum_of_squares, const float *loss, const float *previous, float limit) {
+    const float squares = sum_of_squares[0];
+    const bool is_sound =
+        is_finite(squares) && (!loss || is_finite(loss[0])) && (!previous || is_finite(previous[0]));
+    const float factor = limit > 0 ? fminf(1.0f, limit / (sqrtf(squares) + 1e-6f)) : 1.0f;
+    scale[0] = is_sound ? factor : __int_as_float(0x7FC00000);
+}
+
+/// bias[e] += rate where the load of expert e, the sum of its choices (groups, E), is below the mean, -= rate where it is
+/// above; nothing where `scale` is not finite. Launch: one block of 1,024 threads, E at most that many.
+extern "C" __global__ void move_selection_bias(
+    float *bias, const float *choices, i64 groups, i64 experts, float rate, const float *scale) {
+    if (!is_finite(scale[0])) return;
+    const i64 expert = threadIdx.x;
+    double load = 0;
+    if (expert < experts) {
+        for (i64 group = 0; group < groups; ++group) load += choices[group * experts + expert];
+    }
+    const float mean = (float)row_sum(load) / (float)experts;
+    if (expert >= experts) return;
+    const float own = (float)load;
+    bias[expert] += rate * (own < mean ? 1.0f : own > mean ? -1.0f : 0.0f);
 }

@@ -5,13 +5,10 @@
 // Probabilities are formed again from log-sum-exp. Two kernels, so that every output has one owner and no atomics: one
 // owns threads / 2 keys of a key head and walks the query rows that see them (dk, dv: four products), one owns threads
 // / 2 query rows and walks their keys (dq: three). That is 7 products where atomics would need 5; the floor is 14 H
-// operations a visible pair. A warp owns 16 rows, so that each tile of 64 of the other side is copied once for all
-// warps.
+// operations a visible pair. A warp owns 16 rows, so that each tile of the other side is copied once for all warps:
+// through two buffers, or, where there is no room for that, one, which then waits for its copies.
 
 #include "attention_tiles.cuh"
-
-/// Query rows that a block of the key kernel walks at a time.
-constexpr int query_rows = 64;
 
 /// delta[t, h] = dot(dout[t, h], out[t, h]), what the softmax's gradient subtracts.
 template <class T>
@@ -44,7 +41,7 @@ inline void key_gradient(
     bf16 *dk, i64 dk_stride, bf16 *dv, i64 dv_stride, const bf16 *dout, i64 dout_stride, const float *sums,
     const float *delta, const bf16 *q, i64 q_stride, const bf16 *k, i64 k_stride, const bf16 *v, i64 v_stride,
     const Attention &p) {
-    constexpr int owned = threads / 2;
+    constexpr int owned = threads / 2, query_rows = Tile::walked;
     extern __shared__ __align__(16) char unaligned[];
     char *memory = Tile::aligned(unaligned);
     const int group = (int)p.group(), key_head = blockIdx.y, tile_tokens = query_rows / group;
@@ -55,7 +52,7 @@ inline void key_gradient(
     const int lane = threadIdx.x % 32, warp_key = threadIdx.x / 32 * 16;
     constexpr u32 size = Tile::bytes(query_rows), own_size = Tile::bytes(owned);
     const u32 key_rows = shared_address(memory), value_rows = key_rows + own_size, ring = value_rows + own_size;
-    RowFacts *facts = (RowFacts *)(memory + 2 * own_size + 4 * size);
+    RowFacts *facts = (RowFacts *)(memory + 2 * own_size + 2 * Tile::buffers * size);
 
     // Under a causal mask, earlier queries see none of these keys; with a window, later ones do not.
     i64 from = q_begin, to = q_end;
@@ -105,18 +102,18 @@ inline void key_gradient(
     float sum_k[wants_k ? W / 8 : 1][4] = {}, sum_v[wants_v ? W / 8 : 1][4] = {};
     const float factor = p.scale * log2_e;
     int buffer = 0;
-    for (i64 token = from; token < to; token += tile_tokens, buffer ^= 1) {
-        if (token + tile_tokens < to) start(token + tile_tokens, buffer ^ 1);
+    for (i64 token = from; token < to; token += tile_tokens, buffer ^= Tile::buffers - 1) {
+        if (Tile::buffers == 2 && token + tile_tokens < to) start(token + tile_tokens, buffer ^ 1);
         else commit_copies();
-        wait_copies<1>();
+        wait_copies<Tile::buffers - 1>();
         Tile::publish();
         __syncthreads();
         const u32 queries = ring + buffer * 2 * size, douts = queries + size;
         const RowFacts *fact = facts + buffer * query_rows;
-        float s[1][8][4] = {};
+        float s[1][query_rows / 8][4] = {};
         Tile::template multiply_transposed<1, 2>(s, key_rows, warp_key, queries);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < query_rows / 8; ++j) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const RowFacts row = fact[j * 8 + lane % 4 * 2 + e % 2];
@@ -124,16 +121,16 @@ inline void key_gradient(
                 s[0][j][e] = probability(s[0][j][e], factor, row.lse2, key >= row.begin && key < row.end);
             }
         }
-        Rounded rounded[1];
+        Rounded<query_rows> rounded[1];
         if (wants_v) {
             rounded[0].round(s[0]);
             Tile::multiply((float (&)[1][W / 8][4])sum_v, rounded, douts);
         }
         if (wants_k) {
-            float d[1][8][4] = {};
+            float d[1][query_rows / 8][4] = {};
             Tile::template multiply_transposed<1, 2>(d, value_rows, warp_key, douts);
 #pragma unroll
-            for (int j = 0; j < 8; ++j) {
+            for (int j = 0; j < query_rows / 8; ++j) {
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     d[0][j][e] = s[0][j][e] * (d[0][j][e] - fact[j * 8 + lane % 4 * 2 + e % 2].delta);
@@ -143,6 +140,7 @@ inline void key_gradient(
             Tile::multiply((float (&)[1][W / 8][4])sum_k, rounded, queries);
         }
         __syncthreads();
+        if (Tile::buffers == 1 && token + tile_tokens < to) start(token + tile_tokens, 0);
     }
     wait_copies<0>();
 #pragma unroll
@@ -168,7 +166,7 @@ template <class Tile, int W, int threads>
 inline void query_gradient(
     bf16 *dq, i64 dq_stride, const bf16 *dout, i64 dout_stride, const float *sums, const float *delta, const bf16 *q,
     i64 q_stride, const bf16 *k, i64 k_stride, const bf16 *v, i64 v_stride, const Attention &p) {
-    constexpr int owned = threads / 2;
+    constexpr int owned = threads / 2, key_tile = Tile::walked;
     extern __shared__ __align__(16) char unaligned[];
     char *memory = Tile::aligned(unaligned);
     const int group = (int)p.group(), key_head = blockIdx.y;
@@ -216,18 +214,18 @@ inline void query_gradient(
     }
     const float factor = p.scale * log2_e;
     for (i32 key = first; key < last; key += key_tile) {
-        const int buffer = (key - first) / key_tile & 1;
-        if (key + key_tile < last) start(key + key_tile, buffer ^ 1);
+        const int buffer = (key - first) / key_tile & (Tile::buffers - 1);
+        if (Tile::buffers == 2 && key + key_tile < last) start(key + key_tile, buffer ^ 1);
         else commit_copies();
-        wait_copies<1>();
+        wait_copies<Tile::buffers - 1>();
         Tile::publish();
         __syncthreads();
         const u32 key_rows = ring + buffer * 2 * size;
-        float s[1][8][4] = {}, d[1][8][4] = {};
+        float s[1][key_tile / 8][4] = {}, d[1][key_tile / 8][4] = {};
         Tile::template multiply_transposed<1, 2>(s, queries, warp_row, key_rows);
         Tile::template multiply_transposed<1, 2>(d, douts, warp_row, key_rows + size);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < key_tile / 8; ++j) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const i32 at = key + j * 8 + lane % 4 * 2 + e % 2;
@@ -235,10 +233,11 @@ inline void query_gradient(
                 d[0][j][e] = probability(s[0][j][e], factor, lse2[e / 2], is_visible) * (d[0][j][e] - mean[e / 2]);
             }
         }
-        Rounded rounded[1];
+        Rounded<key_tile> rounded[1];
         rounded[0].round(d[0]);
         Tile::multiply(sum, rounded, key_rows);
         __syncthreads();
+        if (Tile::buffers == 1 && key + key_tile < last) start(key + key_tile, 0);
     }
     wait_copies<0>();
 #pragma unroll

@@ -5,21 +5,25 @@
 // result, and the 32 weights between go from lane to lane. 4 owned rows share each read of the tile. The adders' rate
 // is the floor, 4 H operations a visible pair forward and 14 H backward; shared reads keep it near a third of that.
 //
-// Launch, all 256 threads (8 warps, 32 rows): shared memory 64 * (H + 4) floats for the tile and 64 * H for what is
-// owned (forward: 32 * H). `attention_f32` and `attention_query_gradient_f32`: (ceil(T / floor(32 / G)) + S, Hk)
-// blocks, G at most 32; `attention_key_gradient_f32`: (ceil(keys / 32) + S, Hk) blocks; `attention_delta_f32`: "warps"
-// for T * Hq rows.
+// Launch, 256 threads (8 warps, 32 rows), for dq, dk and dv 128 (16 rows) where 32 would need more shared memory than
+// there is: 64 * (H + 4) floats for the tile and 2 * rows * H for what is owned, forward 32 * H. `attention_f32` and
+// `attention_query_gradient_f32`: (ceil(T / floor(rows / G)) + S, Hk) blocks, G at most `rows`;
+// `attention_key_gradient_f32`: (ceil(keys / rows) + S, Hk) blocks, G at most 32; `attention_delta_f32`: "warps" for
+// T * Hq rows.
 
 #include "attention.cuh"
 
 constexpr int warp_rows = 4, block_rows = 32, tile_rows = 32, most_columns = 8;
 
-/// Shared memory of a block: two tiles of 32 rows and two sets of 32 owned rows.
+/// Rows that a block of the gradients' kernels owns.
+inline int owned_rows() { return (int)blockDim.x / 32 * warp_rows; }
+
+/// Shared memory of a block: two tiles of 32 rows and two sets of owned rows.
 struct Memory {
     float *first_tile, *second_tile, *first_owned, *second_owned;
     int pitch, width;
 
-    Memory(float *at, i64 width) : pitch((int)width + 4), width((int)width) {
+    Memory(float *at, i64 width, int block_rows) : pitch((int)width + 4), width((int)width) {
         first_tile = at;
         second_tile = first_tile + tile_rows * pitch;
         first_owned = second_tile + tile_rows * pitch;
@@ -74,12 +78,12 @@ struct Memory {
 };
 
 /// out (T, Hq, H), sums (T, Hq) or null.
-extern "C" __global__ void __launch_bounds__(256) attention_f32(
+extern "C" __global__ void __launch_bounds__(256, 2) attention_f32(
     float *out, i64 out_stride, float *sums, const float *q, i64 q_stride, const float *k, i64 k_stride, const float *v,
     i64 v_stride, ATTENTION_ARGUMENTS) {
     extern __shared__ __align__(16) float memory[];
     const Attention p = ATTENTION;
-    const Memory m(memory, width);
+    const Memory m(memory, width, block_rows);
     const i64 group = p.group(), key_head = blockIdx.y;
     const QueryTile tile = find_query_tile(blockIdx.x, cu_q, sequences, block_rows / group, true);
     if (tile.sequence < 0) return;
@@ -161,7 +165,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_query_gradient_f32(
     i64 q_stride, const float *k, i64 k_stride, const float *v, i64 v_stride, ATTENTION_ARGUMENTS) {
     extern __shared__ __align__(16) float memory[];
     const Attention p = ATTENTION;
-    const Memory m(memory, width);
+    const int block_rows = owned_rows();
+    const Memory m(memory, width, block_rows);
     const i64 group = p.group(), key_head = blockIdx.y;
     const QueryTile tile = find_query_tile(blockIdx.x, cu_q, sequences, block_rows / group, true);
     if (tile.sequence < 0) return;
@@ -224,7 +229,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_key_gradient_f32(
     ATTENTION_ARGUMENTS) {
     extern __shared__ __align__(16) float memory[];
     const Attention p = ATTENTION;
-    const Memory m(memory, width);
+    const int block_rows = owned_rows();
+    const Memory m(memory, width, block_rows);
     const i64 group = p.group(), key_head = blockIdx.y, tile_tokens = tile_rows / group;
     const QueryTile tile = find_query_tile(blockIdx.x, cu_k, sequences, block_rows, false);
     if (tile.sequence < 0) return;

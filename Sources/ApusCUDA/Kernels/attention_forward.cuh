@@ -3,7 +3,7 @@
 // keys, with log-sum-exp. See Ops/Attention.swift; FlashAttention-2 (Dao 2023), section 3.
 //
 // A block has threads / 2 * tiles rows (token, head) of one sequence and key head, a warp 16 * tiles of them with their
-// sums in registers. Key tiles of 64 come through two buffers; scores and probabilities stay in registers.
+// sums in registers. Key tiles come through two buffers; scores and probabilities stay in registers.
 
 #include "attention_tiles.cuh"
 
@@ -11,7 +11,8 @@ template <class Tile, int W, int threads, int tiles>
 inline void attention_forward(
     bf16 *out, i64 out_stride, float *sums, const bf16 *q, i64 q_stride, const bf16 *k, i64 k_stride, const bf16 *v,
     i64 v_stride, const Attention &p) {
-    constexpr int query_rows = threads / 2 * tiles;
+    constexpr int query_rows = threads / 2 * tiles, key_tile = Tile::walked;
+    static_assert(Tile::buffers == 2, "a tile is copied while another is multiplied");
     extern __shared__ __align__(16) char memory[];
     const int group = (int)p.group(), key_head = blockIdx.y;
     const QueryTile tile = find_query_tile(blockIdx.x, p.cu_q, p.sequences, query_rows / group, true);
@@ -81,9 +82,9 @@ inline void attention_forward(
         Tile::publish();
         __syncthreads();
         const u32 key_rows = ring + buffer * 2 * half;
-        float s[tiles][8][4] = {};
+        float s[tiles][key_tile / 8][4] = {};
         Tile::template multiply_transposed<tiles, 1>(s, queries, warp_row, key_rows);
-        Rounded probabilities[tiles];
+        Rounded<key_tile> probabilities[tiles];
 #pragma unroll
         for (int i = 0; i < tiles; ++i) {
             if (whole_begin > key || whole_end < key + key_tile) {
@@ -91,7 +92,7 @@ inline void attention_forward(
                 for (int h = 0; h < 2; ++h) {
                     row_sees(i, h, begin, end);
 #pragma unroll
-                    for (int e = 0; e < 16; ++e) {
+                    for (int e = 0; e < key_tile / 4; ++e) {
                         const i32 column = key + e / 2 * 8 + lane % 4 * 2 + e % 2;
                         if (column < begin || column >= end) s[i][e / 2][2 * h + e % 2] = -infinity;
                     }
@@ -101,7 +102,7 @@ inline void attention_forward(
             for (int h = 0; h < 2; ++h) {
                 float largest = s[i][0][2 * h];
 #pragma unroll
-                for (int e = 1; e < 16; ++e) largest = fmaxf(largest, s[i][e / 2][2 * h + e % 2]);
+                for (int e = 1; e < key_tile / 4; ++e) largest = fmaxf(largest, s[i][e / 2][2 * h + e % 2]);
                 largest = fmaxf(largest, __shfl_xor_sync(all_lanes, largest, 1));
                 largest = fmaxf(largest, __shfl_xor_sync(all_lanes, largest, 2));
                 const float now = fmaxf(top[i][h], largest * factor);
@@ -111,7 +112,7 @@ inline void attention_forward(
                 top[i][h] = now;
                 float total = 0;
 #pragma unroll
-                for (int e = 0; e < 16; ++e) {
+                for (int e = 0; e < key_tile / 4; ++e) {
                     float &score = s[i][e / 2][2 * h + e % 2];
                     score = exp2_fast(fmaf(score, factor, -shift));
                     total += score;

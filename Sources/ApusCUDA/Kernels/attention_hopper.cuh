@@ -63,7 +63,7 @@ inline void multiply_async(float (&d)[64], const u32 (&a)[4], u64 b) {
 
 /// Of `threads` threads, which own threads / 2 rows; a tile that is walked has 64.
 template <int W, int threads> struct HopperTile {
-    static constexpr int owned = threads / 2, chunks = W / 8, apart = threads / chunks;
+    static constexpr int walked = 64, buffers = 2, owned = threads / 2, chunks = W / 8, apart = threads / chunks;
     static constexpr int bytes(int rows) { return rows * W * 2; }
     /// Dynamic shared memory begins anywhere; panels on multiples of 1024 bytes.
     static char *aligned(char *memory) { return memory + (1024 - (shared_address(memory) & 1023)) % 1024; }
@@ -119,7 +119,7 @@ template <int W, int threads> struct HopperTile {
     }
 
     /// c (16 rows of the warp, W) += p b, b the walked tile.
-    template <int tiles> static void multiply(float (&c)[tiles][W / 8][4], const Rounded (&p)[tiles], u32 b) {
+    template <int tiles> static void multiply(float (&c)[tiles][W / 8][4], const Rounded<walked> (&p)[tiles], u32 b) {
         multiply_fence();
 #pragma unroll
         for (int k = 0; k < 4; ++k) {

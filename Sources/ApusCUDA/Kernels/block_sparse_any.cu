@@ -4,8 +4,8 @@
 // A thread to an element of the result, sums in f32 in the order of the blocks; neighbours share reads through cache.
 // Launch: 256 threads;
 //   sdd   ceil(b b / 256) * P blocks
-//   dsd   (ceil(Q / 256), R) blocks, R the bound on the dense rows
-//   dstd  (ceil(Q / 256), N b) blocks
+//   dsd   (R, ceil(Q / 256)) blocks, R the bound on the dense rows
+//   dstd  (N b, ceil(Q / 256)) blocks
 // One to two TFLOP/s: the floor is far below.
 
 #include "block_sparse.cuh"
@@ -50,7 +50,7 @@ template <class T>
 inline void dsd(
     T *c, i64 c_stride, i64 is_result_transposed, const T *values, const Stack<const T> &b, i64 adds,
     const Topology &t) {
-    const i64 q = (i64)blockIdx.x * 256 + threadIdx.x, dense = t.row_starts[0] + blockIdx.y;
+    const i64 q = (i64)blockIdx.y * 256 + threadIdx.x, dense = t.row_starts[0] + blockIdx.x;
     if (q >= b.dense_extent() || dense >= t.row_starts[t.block_rows]) return;
     const i64 row = block_row(t, dense), stride = t.columns(row) * t.block;
     const T *left = values + t.row_offsets[row] * t.block * t.block + (dense - t.row_starts[row]) * stride;
@@ -65,7 +65,7 @@ inline void dsd(
 
 template <class Y, class T>
 inline void dstd(const Stack<Y> &c, const T *values, const Dense<T> &b, i64 adds, const Topology &t) {
-    const i64 q = (i64)blockIdx.x * 256 + threadIdx.x, column = blockIdx.y / t.block, n = blockIdx.y - column * t.block;
+    const i64 q = (i64)blockIdx.y * 256 + threadIdx.x, column = blockIdx.x / t.block, n = blockIdx.x - column * t.block;
     if (q >= c.dense_extent()) return;
     float sum = 0;
     for (i64 i = t.column_offsets[column]; i < t.column_offsets[column + 1]; ++i) {
@@ -74,7 +74,7 @@ inline void dstd(const Stack<Y> &c, const T *values, const Dense<T> &b, i64 adds
             sum += to_float(values[t.value(row, p) + m * stride + n]) * b.at(t.row_starts[row] + m, q);
         }
     }
-    Y *to = c.at(blockIdx.y, q);
+    Y *to = c.at(blockIdx.x, q);
     *to = from_float<Y>(adds ? to_float(*to) + sum : sum);
 }
 

@@ -51,6 +51,21 @@ extern "C" __global__ void copy_rows(u8 *y, i64 y_stride, const u8 *x, i64 x_str
     for (i64 i = whole * 16 + threadIdx.x; i < bytes; i += blockDim.x) to[i] = from[i];
 }
 
+/// Runs of four-byte words, from anywhere.
+constexpr int most_packed = 64;
+struct WordRuns {
+    const u32 *from[most_packed];
+    i64 begin[most_packed + 1];
+};
+
+/// Packs runs of words one after the other, the i-th into y[begin[i]] ..< y[begin[i + 1]]. Launch: a block for each, 256
+/// threads.
+extern "C" __global__ void pack_words(u32 *y, const __grid_constant__ WordRuns runs) {
+    const u32 *from = runs.from[blockIdx.x];
+    const i64 begin = runs.begin[blockIdx.x], count = runs.begin[blockIdx.x + 1] - begin;
+    for (i64 i = threadIdx.x; i < count; i += blockDim.x) y[begin + i] = from[i];
+}
+
 extern "C" __global__ void fill_i32(i32 *y, i64 value, i64 n) {
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) y[i] = (i32)value;
 }

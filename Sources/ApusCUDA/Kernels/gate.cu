@@ -62,17 +62,16 @@ extern "C" __global__ void gate_weights_backward(
 /// Tokens of a group that one block adds up.
 constexpr i64 chunk_tokens = 2048;
 
-/// partials[g, c, e] = the sum of values[t, e] over the c-th 2048 tokens of group g that count. Launch: (chunks, G, E /
-/// 32) blocks, (32, 32) threads; `chunks` is that of the longest group. With one chunk the partials are the sums; else
-/// `sum_chunks` adds them.
-extern "C" __global__ void sum_over_groups(
-    float *partials, const float *values, const i32 *ranges, const u8 *mask, i64 experts) {
-    __shared__ float slices[32][33];
+/// partials[g, c, e] = the sum of values[t, e] over the c-th 2048 tokens of group g that count. (32, 32) threads, and
+/// 32 experts for each block in z; `slices` is theirs.
+inline void sum_chunk(
+    float *partials, const float *values, const i32 *ranges, const u8 *mask, i64 experts, float (&slices)[32][33]) {
     const i64 expert = blockIdx.z * 32LL + threadIdx.x;
     const i64 begin = ranges[2 * blockIdx.y] + blockIdx.x * chunk_tokens;
     const i64 end = min((i64)ranges[2 * blockIdx.y + 1], begin + chunk_tokens);
     float sum = 0;
     if (expert < experts) {
+#pragma unroll 4
         for (i64 token = begin + threadIdx.y; token < end; token += 32) {
             if (!mask || mask[token]) sum += values[token * experts + expert];
         }
@@ -85,30 +84,50 @@ extern "C" __global__ void sum_over_groups(
     partials[(blockIdx.y * (i64)gridDim.x + blockIdx.x) * experts + expert] = sum;
 }
 
-/// partials[g, c, e] = how often expert e is chosen by those tokens. Launch: (chunks, G) blocks, 256 threads, 4 E bytes
-/// of shared memory. Whole numbers: their sums are exact in any order.
-extern "C" __global__ void count_choices(
-    float *partials, const i32 *ids, const i32 *ranges, const u8 *mask, i64 experts, i64 choices) {
-    extern __shared__ i32 counts[];
+/// partials[g, c, e] = how often expert e is chosen by those tokens; as `sum_chunk`, `counts` has 32 words. Whole
+/// numbers: their sums are exact in any order.
+inline void count_chunk(
+    float *partials, const i32 *ids, const i32 *ranges, const u8 *mask, i64 experts, i64 choices, i32 *counts) {
+    const int thread = threadIdx.y * 32 + threadIdx.x;
+    const i64 first = blockIdx.z * 32LL;
     const i64 begin = ranges[2 * blockIdx.y] + blockIdx.x * chunk_tokens;
     const i64 end = min((i64)ranges[2 * blockIdx.y + 1], begin + chunk_tokens);
-    for (i64 e = threadIdx.x; e < experts; e += blockDim.x) counts[e] = 0;
+    if (thread < 32) counts[thread] = 0;
     __syncthreads();
-    for (i64 slot = begin * choices + threadIdx.x; slot < end * choices; slot += blockDim.x) {
-        if (ids[slot] >= 0 && (!mask || mask[slot / choices])) atomicAdd(counts + ids[slot], 1);
+    for (i64 slot = begin * choices + thread; slot < end * choices; slot += 1024) {
+        const i64 place = ids[slot] - first;
+        if (place >= 0 && place < 32 && (!mask || mask[slot / choices])) atomicAdd(counts + place, 1);
     }
     __syncthreads();
-    float *out = partials + (blockIdx.y * (i64)gridDim.x + blockIdx.x) * experts;
-    for (i64 e = threadIdx.x; e < experts; e += blockDim.x) out[e] = (float)counts[e];
+    if (thread >= 32 || first + thread >= experts) return;
+    partials[(blockIdx.y * (i64)gridDim.x + blockIdx.x) * experts + first + thread] = (float)counts[thread];
 }
 
-/// sums[g, e] = the sum over c of partials[g, c, e], in order. Launch: (E / 128, G) blocks rounded up, 128 threads.
-extern "C" __global__ void sum_chunks(float *sums, const float *partials, i64 chunks, i64 experts) {
+/// Sums of values and counts of choices, any of the two left out (null). Launch: (chunks, G, E / 32 rounded up) blocks,
+/// (32, 32) threads; `chunks` is that of the longest group. With one chunk the partials are the results; else
+/// `sum_chunks` adds them.
+extern "C" __global__ void sum_over_groups(
+    float *sums, float *counts, const float *values, const i32 *ids, const i32 *ranges, const u8 *mask, i64 experts,
+    i64 choices) {
+    __shared__ float slices[32][33];
+    __shared__ i32 chosen[32];
+    if (sums) sum_chunk(sums, values, ranges, mask, experts, slices);
+    __syncthreads();
+    if (counts) count_chunk(counts, ids, ranges, mask, experts, choices, chosen);
+}
+
+/// sums[g, e] = the sum over c of partials[g, c, e], in order, and counts alike; null as above. Launch: (E / 128
+/// rounded up, G, 2) blocks, 128 threads.
+extern "C" __global__ void sum_chunks(
+    float *sums, float *counts, const float *sum_partials, const float *count_partials, i64 chunks, i64 experts) {
     const i64 expert = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (expert >= experts) return;
+    float *out = blockIdx.z == 0 ? sums : counts;
+    const float *partials = blockIdx.z == 0 ? sum_partials : count_partials;
+    if (expert >= experts || !out) return;
     float sum = 0;
+#pragma unroll 8
     for (i64 c = 0; c < chunks; ++c) sum += partials[(blockIdx.y * chunks + c) * experts + expert];
-    sums[blockIdx.y * experts + expert] = sum;
+    out[blockIdx.y * experts + expert] = sum;
 }
 
 /// dvalues[t] += dsums[g] for the tokens of each group that count. Launch: (chunks, G) blocks, 256 threads.

@@ -37,16 +37,16 @@ DEFINE(grouped_f32, false)
 /// As `grouped_gradient` of grouped_bf16.cu. Launch: (ceil(N / 128) * ceil(K / 128), E) blocks.
 extern "C" __global__ void __launch_bounds__(256) grouped_gradient_f32(
     float *gradient, const float *dy, i64 dy_stride, const float *x, i64 x_stride, const i32 *rows, const i32 *offsets,
-    i64 n, i64 k) {
+    i64 n, i64 k, i64 adds) {
     __shared__ __align__(16) float ring[2][2][tile_k][tile_mn];
     const i64 row_tiles = (n + tile_mn - 1) / tile_mn, expert = blockIdx.y;
     const i64 row = blockIdx.x % row_tiles * tile_mn, column = blockIdx.x / row_tiles * tile_mn;
     const i64 begin = offsets[expert], end = offsets[expert + 1];
-    if (begin == end) return;
+    if (begin == end && adds) return;
     const Loader<false> a({dy, dy_stride, nullptr, end, n}, row, begin);
     const Loader<false> b({x, x_stride, rows, end, k}, column, begin);
     Product product;
     product.run(ring, (end - begin + tile_k - 1) / tile_k, [&](Lanes &u, i64 block) { a.read(u, block); },
                 [&](Lanes &u, i64 block) { b.read(u, block); }, a, b);
-    product.finish(gradient + (expert * n + row) * k + column, k, n - row, k - column, 1.0f, 1.0f);
+    product.finish(gradient + (expert * n + row) * k + column, k, n - row, k - column, 1.0f, adds ? 1.0f : 0.0f);
 }

@@ -230,15 +230,17 @@ inline void grouped_product(
     if (writer.thread == 0) wait_stores<0>();
 }
 
-/// gradient[e] (N, K) += dy[group]^T x[group], as `grouped_gradient` of grouped_bf16.cu. Both operands are mn-major: k
+/// gradient[e] (N, K) (+)= dy[group]^T x[group], as `grouped_gradient` of grouped_bf16.cu. Both operands are mn-major: k
 /// runs along the stored rows.
 template <class T>
 inline void grouped_gradient(
-    const TensorMap &dy, const TensorMap &x, const TensorMap &gradient, const i32 *offsets, i64 experts, i32 n, i32 k) {
+    const TensorMap &dy, const TensorMap &x, const TensorMap &gradient, const i32 *offsets, i64 experts, i32 n, i32 k,
+    bool adds) {
     extern __shared__ __align__(1024) char base[];
     const Memory memory(base);
     const i32 columns = (k + tile_n - 1) / tile_n, row_tiles = (n + tile_m - 1) / tile_m;
-    begin(memory, offsets, experts, [&](i32 rows) { return rows > 0 ? row_tiles * columns : 0; });
+    // Without a gradient to add to, that of an expert without rows is 0.
+    begin(memory, offsets, experts, [&](i32 rows) { return rows > 0 || !adds ? row_tiles * columns : 0; });
     Place place;
     if (threadIdx.x < 128) {
         if (threadIdx.x > 0) return;
@@ -273,11 +275,21 @@ inline void grouped_gradient(
             fence_async();
             named_barrier(3, 256);
         });
+        if (blocks == 0) {
+#pragma unroll
+            for (int i = 0; i < 128; ++i) sum[i] = 0;
+        }
         const i32 row = row_tile * tile_m + writer.group * 64, column = column_tile * tile_n;
         constexpr int panel_columns = 128 / sizeof(T);
         writer.write<tile_n / panel_columns>(
             [&](u32 panel, int p) { writer.fill(panel, p, sum, T()); },
-            [&](u32 panel, int p) { add_box(gradient, column + p * panel_columns, row, expert, panel); });
+            [&](u32 panel, int p) {
+                if (adds) {
+                    add_box(gradient, column + p * panel_columns, row, expert, panel);
+                } else {
+                    store_box(gradient, column + p * panel_columns, row, expert, panel);
+                }
+            });
     });
     if (writer.thread == 0) wait_stores<0>();
 }
@@ -295,8 +307,8 @@ DEFINE(grouped_sm90a, false)
 #define DEFINE_GRADIENT(name, T)                                                                                       \
     extern "C" __global__ void __launch_bounds__(all_threads, 1) name(                                                 \
         const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap x,                                     \
-        const __grid_constant__ TensorMap gradient, const i32 *offsets, i64 experts, i64 n, i64 k) {                   \
-        grouped_gradient<T>(dy, x, gradient, offsets, experts, (i32)n, (i32)k);                                        \
+        const __grid_constant__ TensorMap gradient, const i32 *offsets, i64 experts, i64 n, i64 k, i64 adds) {         \
+        grouped_gradient<T>(dy, x, gradient, offsets, experts, (i32)n, (i32)k, adds);                                  \
     }
 DEFINE_GRADIENT(grouped_gradient_sm90a_f32, float)
 DEFINE_GRADIENT(grouped_gradient_sm90a_bf16, bf16)

@@ -42,6 +42,12 @@ inline void store_box(const TensorMap &map, i32 column, i32 row, u32 from) {
                  ::"l"(&map), "r"(column), "r"(row), "r"(from) : "memory");
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
+/// The same into a plane of a stack of matrices.
+inline void store_box(const TensorMap &map, i32 column, i32 row, i32 plane, u32 from) {
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];"
+                 ::"l"(&map), "r"(column), "r"(row), "r"(plane), "r"(from) : "memory");
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
 /// Starts adding a box from shared memory to what the tensor holds; one rounding, and no order among different
 /// elements.
 inline void add_box(const TensorMap &map, i32 column, i32 row, i32 plane, u32 from) {

@@ -3,7 +3,7 @@
 // T rows of E scores, a warp to a row, so that a row's sums take one order whatever the launch. Launch: "warps" for T
 // rows; "flat" for the logistic. The floor is the bytes, a few megabytes: launches cost more than the work.
 
-#include "reduce.cuh"
+#include "choice.cuh"
 
 inline i64 warp_index() { return ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 32; }
 inline int lane_index() { return threadIdx.x % 32; }
@@ -69,20 +69,11 @@ extern "C" __global__ void sigmoid_backward(float *dx, const float *dy, const fl
     }
 }
 
-/// An integer that orders like the score: -0 equals +0, and NaN ranks above `taken` and below minus infinity.
-inline i32 ordered_key(float score) {
-    const i32 bits = __float_as_int(score + 0.0f);
-    return score != score ? (i32)0x80000001 : bits ^ ((bits >> 31) & 0x7FFFFFFF);
-}
-
 /// The K highest of each row's scores plus `bias` (E) or null, highest first, ties to the lowest id; `values` (T, K) or
-/// null gets the scores without the bias. A lane holds the keys of `per_lane` experts, lane + 32 * i; each round takes
-/// the largest key over the warp, and of its lanes the one with the lowest id.
+/// null gets the scores without the bias.
 template <int per_lane>
 inline void top_k(
     i32 *ids, float *values, const float *scores, i64 stride, const float *bias, i64 rows, i64 experts, i64 choices) {
-    // A chosen or missing position; no score has this key.
-    const i32 taken = (i32)0x80000000;
     const i64 row = warp_index();
     if (row >= rows) return;
     const float *in = scores + row * stride;
@@ -93,18 +84,7 @@ inline void top_k(
         keys[i] = expert < experts ? ordered_key(in[expert] + (bias ? bias[expert] : 0.0f)) : taken;
     }
     for (i64 k = 0; k < choices; ++k) {
-        i32 best = keys[0];
-        u32 where = lane_index();
-#pragma unroll
-        for (int i = 1; i < per_lane; ++i) {
-            if (keys[i] > best) best = keys[i], where = lane_index() + 32 * i;
-        }
-        const i32 top = __reduce_max_sync(all_lanes, best);
-        const u32 id = __reduce_min_sync(all_lanes, best == top ? where : 0xFFFFFFFFu);
-#pragma unroll
-        for (int i = 0; i < per_lane; ++i) {
-            if (id == lane_index() + 32 * i) keys[i] = taken;
-        }
+        const u32 id = take_largest(keys, lane_index());
         if (lane_index() == 0) {
             ids[row * choices + k] = (i32)id;
             if (values) values[row * choices + k] = in[id];

@@ -32,28 +32,33 @@ extern "C" __global__ void balance_loss(
     value[0] = (float)total;
 }
 
-/// squares[t] = logSumExp(logits[t])^2, 0 for a token that does not count, and gradient (T, E), or null, of coefficient
-/// * scale times their sum: softmax times 2 * coefficient * scale * logSumExp. Launch: "warps" for T rows. The value is
-/// `sum_f32` and `finish_sum` of reduce.cu over `squares` with factor `scale`.
+/// partials[b] = the sum of logSumExp(logits[t])^2 over the b-th `block_tokens` tokens, those that do not count left
+/// out, and gradient (T, E), or null, of coefficient * scale times all of them: softmax times 2 * coefficient * scale *
+/// logSumExp. Launch: T / block_tokens blocks rounded up, 256 threads. The value is `finish_sum` of reduce.cu over
+/// `partials` with factor `scale`.
 extern "C" __global__ void logit_loss(
-    float *squares, float *gradient, const float *logits, const u8 *mask, i64 tokens, i64 experts, float scale,
-    float coefficient) {
-    const i64 token = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (token >= tokens) return;
+    double *partials, float *gradient, const float *logits, const u8 *mask, i64 tokens, i64 experts, i64 block_tokens,
+    float scale, float coefficient) {
     const int lane = threadIdx.x % 32;
-    const float *row = logits + token * experts;
-    float top = -infinity, sum = 0;
-    for (i64 e = lane; e < experts; e += 32) top = fmaxf(top, row[e]);
-    top = warp_max(top);
-    if (!(top > -infinity)) top = 0;
-    for (i64 e = lane; e < experts; e += 32) sum += expf(row[e] - top);
-    sum = warp_sum(sum);
-    const bool is_counted = !mask || mask[token];
-    const float value = sum == 0.0f ? -infinity : top + logf(sum);
-    if (lane == 0) squares[token] = is_counted ? value * value : 0.0f;
-    if (!gradient) return;
-    const float factor = is_counted && sum > 0 ? 2.0f * coefficient * scale * value / sum : 0.0f;
-    for (i64 e = lane; e < experts; e += 32) gradient[token * experts + e] = factor * expf(row[e] - top);
+    const i64 begin = blockIdx.x * block_tokens, end = min(tokens, begin + block_tokens);
+    double total = 0;
+    for (i64 token = begin + threadIdx.x / 32; token < end; token += blockDim.x / 32) {
+        const float *row = logits + token * experts;
+        float top = -infinity, sum = 0;
+        for (i64 e = lane; e < experts; e += 32) top = fmaxf(top, row[e]);
+        top = warp_max(top);
+        if (!(top > -infinity)) top = 0;
+        for (i64 e = lane; e < experts; e += 32) sum += expf(row[e] - top);
+        sum = warp_sum(sum);
+        const bool is_counted = !mask || mask[token];
+        const float value = sum == 0.0f ? -infinity : top + logf(sum);
+        if (lane == 0 && is_counted) total += (double)(value * value);
+        if (!gradient) continue;
+        const float factor = is_counted && sum > 0 ? 2.0f * coefficient * scale * value / sum : 0.0f;
+        for (i64 e = lane; e < experts; e += 32) gradient[token * experts + e] = factor * expf(row[e] - top);
+    }
+    total = row_sum(total);
+    if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
 /// terms[g] = scale * T_g * CV(load[g])^2, load the weights (T, K) that each expert gets, T_g the tokens that count;

@@ -19,7 +19,7 @@ final class Kernel: @unchecked Sendable {
     }
 
     /// Puts one launch into the stream.
-    func launch(_ shape: LaunchShape, _ arguments: ArgumentList, on stream: CUDAStream) throws(CUDAError) {
+    func launch(_ shape: LaunchShape, _ arguments: inout ArgumentList, on stream: CUDAStream) throws(CUDAError) {
         let driver = context.driver
         try context.makeCurrent()
         if shape.sharedBytes > allowedShared.load(ordering: .relaxed) {
@@ -29,17 +29,10 @@ final class Kernel: @unchecked Sendable {
                 "cuFuncSetAttribute of \(name), \(shape.sharedBytes) bytes of shared memory")
             allowedShared.store(shape.sharedBytes, ordering: .relaxed)
         }
-        var words = arguments.words
-        let starts = arguments.starts
-        let code = words.withUnsafeMutableBytes { bytes in
-            withUnsafeTemporaryAllocation(of: UnsafeMutableRawPointer?.self, capacity: max(starts.count, 1)) {
-                pointers in
-                for (index, start) in starts.enumerated() { pointers[index] = bytes.baseAddress.map { $0 + start * 8 } }
-                return driver.functions.launch(
-                    handle, UInt32(shape.grid.x), UInt32(shape.grid.y), UInt32(shape.grid.z), UInt32(shape.block.x),
-                    UInt32(shape.block.y), UInt32(shape.block.z), UInt32(shape.sharedBytes), stream.handle,
-                    pointers.baseAddress, nil)
-            }
+        let code = arguments.withPointers { pointers in
+            driver.functions.launch(
+                handle, UInt32(shape.grid.x), UInt32(shape.grid.y), UInt32(shape.grid.z), UInt32(shape.block.x),
+                UInt32(shape.block.y), UInt32(shape.block.z), UInt32(shape.sharedBytes), stream.handle, pointers, nil)
         }
         try driver.check(code, "cuLaunchKernel of \(name), grid \(shape.grid), block \(shape.block)")
     }

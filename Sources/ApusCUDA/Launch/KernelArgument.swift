@@ -1,33 +1,9 @@
 import ApusTensor
 
-/// What a launch passes to a kernel: words of eight bytes, and at which of them each argument begins.
-struct ArgumentList {
-    private(set) var words: [UInt64] = []
-    private(set) var starts: [Int] = []
-
-    /// An address, a 64-bit integer, or a real in the low bytes.
-    mutating func append(_ word: UInt64) {
-        starts.append(words.count)
-        words.append(word)
-    }
-
-    /// A structure that is passed by value.
-    mutating func append(_ structure: some Sequence<UInt64>) {
-        starts.append(words.count)
-        words.append(contentsOf: structure)
-    }
-}
-
 /// What a kernel takes.
 protocol KernelArgument {
-    /// Adds the argument.
+    /// Adds the argument, and what the launch must wait for because of it.
     func append(to arguments: inout ArgumentList)
-    /// Work elsewhere that the launch must wait for.
-    var pending: Event? { get }
-}
-
-extension KernelArgument {
-    var pending: Event? { nil }
 }
 
 extension Int: KernelArgument {
@@ -51,20 +27,17 @@ extension Double: KernelArgument {
 }
 
 extension Tensor: KernelArgument {
-    func append(to arguments: inout ArgumentList) { arguments.append(address) }
-    var pending: Event? { ready }
+    func append(to arguments: inout ArgumentList) { arguments.append(self) }
 }
 
 /// A tensor that may be left out: address 0.
 extension Optional: KernelArgument where Wrapped == Tensor {
-    func append(to arguments: inout ArgumentList) { arguments.append(self?.address ?? 0) }
-    var pending: Event? { self?.ready }
+    func append(to arguments: inout ArgumentList) {
+        if let self { arguments.append(self) } else { arguments.append(0) }
+    }
 }
 
 extension Tensor {
     /// The address of the first element on the device.
-    var address: UInt64 {
-        precondition(device != .cpu, "an op on a CUDA device got a tensor of the host")
-        return UInt64(UInt(bitPattern: storage.pointer)) + UInt64(byteOffset)
-    }
+    var address: UInt64 { deviceAddress }
 }

@@ -4,7 +4,7 @@ import CApusDrivers
 /// How the copy engine of Hopper finds boxes of a tensor in memory; what lies outside of it reads as 0.
 struct TensorMap: KernelArgument {
     private let words: [UInt64]
-    let pending: Event?
+    private let tensor: Tensor
 
     /// A map of a matrix, or of a stack of matrices one at a time, for boxes of 128 bytes by `boxRows` rows.
     init(_ tensor: Tensor, boxRows: Int, driver: CUDADriver) throws(CUDAError) {
@@ -25,7 +25,7 @@ struct TensorMap: KernelArgument {
         }
         try driver.check(code.0, "cuTensorMapEncodeTiled of \(tensor.shape) \(tensor.dtype)")
         words = code.1
-        pending = tensor.ready
+        self.tensor = tensor
     }
 
     /// Whether the copy engine takes a tensor: its address and strides are multiples of 16 bytes, its rows of 8 elements.
@@ -42,5 +42,5 @@ struct TensorMap: KernelArgument {
 
     private static let byteCount = MemoryLayout<apus_cu_tensor_map>.size
 
-    func append(to arguments: inout ArgumentList) { arguments.append(words) }
+    func append(to arguments: inout ArgumentList) { arguments.append(words, of: tensor) }
 }

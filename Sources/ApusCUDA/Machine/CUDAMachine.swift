@@ -11,7 +11,7 @@ public struct CUDAMachine: Sendable {
     public let compiler: Found
     /// Dense products.
     public let products: Found
-    /// cuDNN's attention, which nothing uses yet.
+    /// cuDNN, whose attention is used where it is there, unless `APUS_ATTENTION` is `own`.
     public let attention: Found
 
     /// Looks for the libraries.
@@ -27,11 +27,8 @@ public struct CUDAMachine: Sendable {
             return version
         }
         attention = Result { () throws(LibraryProblem) in
-            let loader = LibraryLoader(
-                library: "cuDNN", names: String(cString: apus_cudnn_names), needed: LibraryVersion(9, 0))
-            let number = try loader.table(apus_cudnn_load).functions.version()
-            let version = LibraryVersion(number / 10_000, number % 10_000 / 100)
-            try loader.check(version)
+            let version = LibraryVersion(cudnn: try FusedAttention.functions().version())
+            try AttentionLibrary.loader.check(version)
             return version
         }
     }

@@ -5,14 +5,18 @@ import Synchronization
 final class KernelLibrary: Sendable {
     private let context: CUDAContext
     private let modules: [KernelModule]
-    private let kernels = Mutex<[String: Kernel]>([:])
+    private let kernels = Mutex<[KernelName: Kernel]>([:])
     /// Files that were compiled rather than read from the cache.
     let compiledCount: Int
 
     /// Reads every file's code from the cache, and compiles what is not there on all cores at once.
     ///
+    /// - Parameter names: Tells which kernels a file's code holds; `nil` for bytes that are no code.
     /// - Throws: ``CUDAError``, with the compiler's report where it refuses a file.
-    init(_ context: CUDAContext, compiler: KernelCompiler, cache: KernelCache, files: [KernelFile]) throws {
+    init(
+        _ context: CUDAContext, compiler: KernelCompiler, cache: KernelCache, files: [KernelFile],
+        names: @escaping @Sendable ([UInt8]) -> KernelNames? = KernelNames.init(of:)
+    ) throws {
         self.context = context
         let headers = files.filter(\.isHeader)
         let sources = files.filter { !$0.isHeader }.compactMap { file in
@@ -24,11 +28,18 @@ final class KernelLibrary: Sendable {
             let name = KernelCache.name(
                 of: file, headers: headers, options: KernelCompiler.options(architecture), compiler: compiler.version)
             let result = Result {
-                if let image = cache.read(name), let module = try? KernelModule(image, context) { return module }
+                if let image = cache.read(name), let kernels = names(image),
+                    let module = try? KernelModule(image, kernels, context)
+                {
+                    return module
+                }
                 let image = try compiler.compile(file, headers: headers, architecture: architecture)
                 results.compiled.wrappingAdd(1, ordering: .relaxed)
                 cache.write(image, as: name)
-                return try KernelModule(image, context)
+                guard let kernels = names(image) else {
+                    preconditionFailure("\(file.name) was compiled to no ELF file")
+                }
+                return try KernelModule(image, kernels, context)
             }
             results.modules.withLock { $0[index] = result }
         }
@@ -43,25 +54,27 @@ final class KernelLibrary: Sendable {
     }
 
     /// The kernel of a name, which must be in one of the files.
-    func kernel(_ name: String) throws(CUDAError) -> Kernel {
+    func kernel(_ name: KernelName) throws(CUDAError) -> Kernel {
         if let kernel = kernels.withLock({ $0[name] }) { return kernel }
-        try context.makeCurrent()
-        for module in modules {
-            guard let kernel = module.kernel(name) else { continue }
-            kernels.withLock { $0[name] = kernel }
-            return kernel
+        let text = "\(name)"
+        guard let module = modules.first(where: { $0.names.contains(text) }) else {
+            preconditionFailure("no kernel file has \(text)")
         }
-        preconditionFailure("no kernel file has \(name)")
+        let kernel = try module.kernel(text)
+        kernels.withLock { $0[name] = kernel }
+        return kernel
     }
 }
 
 /// The code of one file on the device.
 // Sendable: the handle never changes.
 private final class KernelModule: @unchecked Sendable {
+    let names: KernelNames
     private let context: CUDAContext
     private let handle: apus_cu_module
 
-    init(_ image: [UInt8], _ context: CUDAContext) throws(CUDAError) {
+    init(_ image: [UInt8], _ names: KernelNames, _ context: CUDAContext) throws(CUDAError) {
+        self.names = names
         self.context = context
         try context.makeCurrent()
         var module: apus_cu_module?
@@ -75,9 +88,12 @@ private final class KernelModule: @unchecked Sendable {
         _ = context.driver.functions.module_unload(handle)
     }
 
-    func kernel(_ name: String) -> Kernel? {
+    func kernel(_ name: String) throws(CUDAError) -> Kernel {
+        try context.makeCurrent()
         var function: apus_cu_function?
-        guard context.driver.functions.module_function(&function, handle, name) == APUS_CU_SUCCESS else { return nil }
-        return function.map { Kernel(name: name, handle: $0, context: context) }
+        try context.driver.check(
+            context.driver.functions.module_function(&function, handle, name), "cuModuleGetFunction of \(name)")
+        guard let function else { preconditionFailure("cuModuleGetFunction found no \(name)") }
+        return Kernel(name: name, handle: function, context: context)
     }
 }

@@ -21,17 +21,22 @@ struct AttentionCall {
     private(set) var keyBlockStride = 0
     private(set) var valueBlockStride = 0
 
+    /// - Parameter passes: Those that will be launched.
+    /// - Throws: ``KernelLimitError`` for heads that are too wide, or share a key head with too many.
     init(
-        _ q: Tensor, _ queryStarts: Tensor, _ kv: KVView, _ mask: AttentionMask, _ scale: Float, device: CUDADevice
-    ) {
+        _ q: Tensor, _ queryStarts: Tensor, _ kv: KVView, _ mask: AttentionMask, _ scale: Float,
+        _ passes: [AttentionKernels.Pass], _ limits: KernelLimits
+    ) throws(KernelLimitError) {
         self.queryStarts = queryStarts
         self.mask = mask
         self.scale = scale
         (tokens, keyTokens) = (q.shape[0], kv.keys.shape[0])
         (queryHeads, keyHeads, width) = (q.shape[1], kv.headCount, q.shape[2])
-        kernels = AttentionKernels(q.dtype, width: width, device: device)
-        precondition(queryHeads % keyHeads == 0 && width <= 256 && scale > 0, "\(queryHeads) heads \(width) wide")
-        precondition(queryHeads / keyHeads <= min(kernels.rows, 64), "too many heads share keys")
+        kernels = AttentionKernels(q.dtype, width: width, limits)
+        precondition(queryHeads % keyHeads == 0 && scale > 0, "\(queryHeads) heads over \(keyHeads), scale \(scale)")
+        if width > AttentionKernels.widest { throw .headWidth(width, most: AttentionKernels.widest) }
+        let most = passes.map(kernels.mostHeadsPerKeyHead).min() ?? 1
+        if queryHeads / keyHeads > most { throw .headsPerKeyHead(queryHeads / keyHeads, most: most) }
         switch kv.layout {
         case .contiguous(let cumulativeLengths): keyStarts = cumulativeLengths
         case .blocks(let table, let lengths):
@@ -46,12 +51,12 @@ struct AttentionCall {
 
     /// A row for each query token and each of the G heads that share a key head.
     func queryShape(_ pass: AttentionKernels.Pass) -> LaunchShape {
-        shape(of: tokens, tiles: ceilDivide(tokens, kernels.rows / (queryHeads / keyHeads)), pass)
+        shape(of: tokens, tiles: ceilDivide(tokens, kernels.rows(pass) / (queryHeads / keyHeads)), pass)
     }
 
     /// A row for each key.
     var keyShape: LaunchShape {
-        var shape = shape(of: keyTokens, tiles: ceilDivide(keyTokens, kernels.rows), .keyGradient)
+        var shape = shape(of: keyTokens, tiles: ceilDivide(keyTokens, kernels.rows(.keyGradient)), .keyGradient)
         // The gradients of keys and of values do not fit the registers of one block then.
         if kernels.splitsKeyGradient { shape.grid.z = 2 }
         return shape
@@ -61,7 +66,7 @@ struct AttentionCall {
     private func shape(of tokens: Int, tiles: Int, _ pass: AttentionKernels.Pass) -> LaunchShape {
         LaunchShape(
             grid: (tokens == 0 ? 0 : tiles + sequences, keyHeads, 1), block: (kernels.threads(pass), 1, 1),
-            sharedBytes: kernels.sharedBytes(pass, width: width))
+            sharedBytes: kernels.sharedBytes(pass))
     }
 }
 
@@ -82,33 +87,50 @@ struct AttentionKernels {
         case hopper(Int)
     }
 
-    private let engine: Engine
+    /// H of the widest heads.
+    static let widest = 256
 
-    init(_ dtype: DType, width: Int, device: CUDADevice) {
+    private let engine: Engine
+    private let width: Int
+    private let limits: KernelLimits
+
+    init(_ dtype: DType, width: Int, _ limits: KernelLimits) {
+        self.width = width
+        self.limits = limits
         if dtype == .f32 {
             engine = .plain
-        } else if device.capability == LibraryVersion(9, 0), width <= 128 {
+        } else if limits.hasHopperKernels, width <= 128 {
             engine = .hopper(width <= 64 ? 64 : 128)
         } else {
-            engine = .tensorCores([32, 64, 128].first { $0 >= width } ?? 256)
+            engine = .tensorCores([32, 64, 128].first { $0 >= width } ?? AttentionKernels.widest)
         }
     }
 
-    /// The end of the kernels' names.
-    var ending: String {
+    /// The end of a kernel's name.
+    func ending(_ pass: Pass) -> String {
         switch engine {
         case .plain: "f32"
-        case .tensorCores(let tile): "bf16_\(tile)"
+        case .tensorCores(let tile): isCompact(pass) ? "bf16_\(tile)_compact" : "bf16_\(tile)"
         case .hopper(let tile): "sm90a_\(tile)"
         }
     }
 
     /// Rows of one block.
-    var rows: Int {
+    func rows(_ pass: Pass) -> Int {
         switch engine {
-        case .plain: 32
+        case .plain: isCompact(pass) ? 16 : 32
         case .tensorCores(256): 64
         case .tensorCores, .hopper: 128
+        }
+    }
+
+    /// Query heads that may share a key head: each has a row for a token, among those that a block owns or walks.
+    func mostHeadsPerKeyHead(_ pass: Pass) -> Int {
+        guard case .keyGradient = pass else { return rows(pass) }
+        return switch engine {
+        case .plain: 32
+        case .tensorCores(256): isCompact(pass) ? 32 : 64
+        case .tensorCores, .hopper: 64
         }
     }
 
@@ -119,18 +141,36 @@ struct AttentionKernels {
 
     func threads(_ pass: Pass) -> Int {
         switch engine {
-        case .plain, .hopper: 256
-        case .tensorCores: pass == .forward ? 128 : 2 * rows
+        case .plain: 8 * rows(pass)
+        case .tensorCores: pass == .forward && !isCompact(pass) ? 128 : 2 * rows(pass)
+        case .hopper: 256
         }
     }
 
-    func sharedBytes(_ pass: Pass, width: Int) -> Int {
-        let tileRows = (pass == .forward ? rows : 2 * rows) + 256
-        let facts = pass == .keyGradient ? 2048 : 0
+    func sharedBytes(_ pass: Pass) -> Int {
+        guard isCompact(pass) else { return roomyBytes(pass) }
+        if case .plain = engine { return 4 * (64 * (width + 4) + 32 * width) }
+        return 98_304 + factBytes(pass)
+    }
+
+    /// Whether a block gets too little shared memory for the kernel that is fastest where it fits.
+    private func isCompact(_ pass: Pass) -> Bool {
+        if case .hopper = engine { return false }
+        return roomyBytes(pass) + AttentionKernels.ownBytes > limits.sharedMemory
+    }
+
+    /// Bytes that the kernels may have of their own, beside those that a launch asks for.
+    private static let ownBytes = 512
+
+    private func roomyBytes(_ pass: Pass) -> Int {
+        let ownTiles = pass == .forward ? 1 : 2
         return switch engine {
-        case .plain: 4 * (64 * (width + 4) + 64 * width)
-        case .tensorCores(let tile): tileRows * (2 * tile + 16) + facts
-        case .hopper(let tile): 1024 + tileRows * 2 * tile + facts
+        case .plain: 4 * (64 * (width + 4) + ownTiles * 32 * width)
+        case .tensorCores(let tile): (ownTiles * rows(pass) + 256) * (2 * tile + 16) + factBytes(pass)
+        case .hopper(let tile): 1024 + (ownTiles * rows(pass) + 256) * 2 * tile + factBytes(pass)
         }
     }
+
+    /// What the walked rows see.
+    private func factBytes(_ pass: Pass) -> Int { pass == .keyGradient ? 2048 : 0 }
 }

@@ -57,7 +57,7 @@ extension CUDABackend: BlockSparseOp {
         guard topology.isTiled(values.dtype) else {
             let rows = c.shape[isResultTransposed ? 1 : 0]
             return try launchSparse(
-                "dsd_any_\(values.suffix)", LaunchShape(grid: (ceilDivide(extent, 256), rows, 1), block: (256, 1, 1)),
+                "dsd_any_\(values.suffix)", LaunchShape(grid: (rows, ceilDivide(extent, 256), 1), block: (256, 1, 1)),
                 topology, c, c.rowStride, isResultTransposed, values, b.tensor, stack[1], stack[2], b.isTransposed, adds
             )
         }
@@ -79,7 +79,7 @@ extension CUDABackend: BlockSparseOp {
             return try launchSparse(
                 "dstd_any_\(values.suffix)_\(c.tensor.suffix)",
                 LaunchShape(
-                    grid: (ceilDivide(extent, 256), topology.blockColumns * topology.blockSize, 1), block: (256, 1, 1)),
+                    grid: (topology.blockColumns * topology.blockSize, ceilDivide(extent, 256), 1), block: (256, 1, 1)),
                 topology, c.tensor, stack[1], stack[2], c.isTransposed, values, b.tensor, b.tensor.rowStride, b.rows,
                 b.isTransposed, adds)
         }
@@ -91,7 +91,7 @@ extension CUDABackend: BlockSparseOp {
 
     /// Launches a kernel whose last arguments are the topology.
     private func launchSparse<each Argument: KernelArgument>(
-        _ name: String, _ shape: LaunchShape, _ topology: BlockTopology, _ arguments: repeat each Argument
+        _ name: KernelName, _ shape: LaunchShape, _ topology: BlockTopology, _ arguments: repeat each Argument
     ) throws {
         try launch(
             name, shape, repeat each arguments, topology.columnIndices, topology.rowIndices, topology.rowOffsets,

@@ -4,6 +4,7 @@ public import ApusTensor
 extension CUDABackend: ElementwiseOp {
     public func fill(_ tensor: Tensor, with value: Float) throws {
         precondition(tensor.isContiguous)
+        equalLengths.forget(tensor)
         switch tensor.dtype {
         case .f32, .bf16: try launch("fill_\(tensor.suffix)", .flat(tensor.count), tensor, value, tensor.count)
         case .i32: try launch("fill_i32", .flat(tensor.count), tensor, Int(value), tensor.count)
@@ -18,6 +19,7 @@ extension CUDABackend: ElementwiseOp {
         let rows = isDense || source.shape.rank == 0 ? 1 : source.shape[0]
         let bytes = source.dtype.byteCount(elements: isDense ? source.count : source.rowCount)
         guard rows > 0, bytes > 0 else { return }
+        equalLengths.forget(target)
         if isDense {
             try wait(for: source)
             try wait(for: target)

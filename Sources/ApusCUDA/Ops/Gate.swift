@@ -21,13 +21,7 @@ extension CUDABackend: GateOp {
     }
 
     public func sumOverGroups(_ values: Tensor, groups: [Range<Int>], mask: Tensor?, into sums: Tensor) throws {
-        let experts = values.shape[1]
-        try overGroups(groups, into: sums) { partials, ranges, chunks in
-            try launch(
-                "sum_over_groups",
-                LaunchShape(grid: (chunks, groups.count, ceilDivide(experts, 32)), block: (32, 32, 1)), partials,
-                values, ranges, mask, experts)
-        }
+        try overGroups(values, ids: nil, groups, mask, sums: sums, counts: nil)
     }
 
     public func sumOverGroupsBackward(
@@ -40,28 +34,30 @@ extension CUDABackend: GateOp {
     }
 
     public func countChoices(_ ids: Tensor, groups: [Range<Int>], mask: Tensor?, into counts: Tensor) throws {
-        let experts = counts.shape[1]
-        try overGroups(groups, into: counts) { partials, ranges, chunks in
-            try launch(
-                "count_choices",
-                LaunchShape(grid: (chunks, groups.count, 1), block: (256, 1, 1), sharedBytes: 4 * experts), partials,
-                ids, ranges, mask, experts, ids.shape[1])
-        }
+        try overGroups(nil, ids: ids, groups, mask, sums: nil, counts: counts)
     }
 
-    /// Sums (G, E) over chunks of each group, each chunk's by `body`, then the chunks in order.
-    private func overGroups(
-        _ groups: [Range<Int>], into sums: Tensor,
-        _ body: (_ partials: Tensor, _ ranges: Tensor, _ chunks: Int) throws -> Void
+    /// Sums of values and counts of choices (G, E), or one of them, over chunks of each group and then over the chunks in
+    /// order.
+    func overGroups(
+        _ values: Tensor?, ids: Tensor?, _ groups: [Range<Int>], _ mask: Tensor?, sums: Tensor?, counts: Tensor?
     ) throws {
-        let (chunks, experts) = (CUDABackend.chunks(of: groups), sums.shape[1])
+        let (chunks, experts) = (CUDABackend.chunks(of: groups), (sums ?? counts)?.shape[1] ?? 0)
+        let shape = LaunchShape(grid: (chunks, groups.count, ceilDivide(experts, 32)), block: (32, 32, 1))
         let ranges = try ranges(groups)
-        guard chunks > 1 else { return try body(sums, ranges, 1) }
-        let partials = try empty(Shape(groups.count, chunks, experts), .f32, .workspace)
-        try body(partials, ranges, chunks)
+        let partials = { (result: Tensor?) in
+            chunks == 1
+                ? result
+                : try result.map { _ in try self.empty(Shape(groups.count, chunks, experts), .f32, .workspace) }
+        }
+        let (sumPartials, countPartials) = (try partials(sums), try partials(counts))
         try launch(
-            "sum_chunks", LaunchShape(grid: (ceilDivide(experts, 128), groups.count, 1), block: (128, 1, 1)), sums,
-            partials, chunks, experts)
+            "sum_over_groups", shape, sumPartials, countPartials, values, ids, ranges, mask, experts,
+            ids?.shape[1] ?? 1)
+        guard chunks > 1 else { return }
+        try launch(
+            "sum_chunks", LaunchShape(grid: (ceilDivide(experts, 128), groups.count, 2), block: (128, 1, 1)), sums,
+            counts, sumPartials, countPartials, chunks, experts)
     }
 
     /// (G, 2) `i32`: the first token of each group, and the one behind its last.
@@ -70,7 +66,7 @@ extension CUDABackend: GateOp {
     }
 
     /// Pieces of 2,048 tokens, as `Kernels/gate.cu` cuts them, that the longest group has; 1 even when it is empty.
-    private static func chunks(of groups: [Range<Int>]) -> Int {
+    static func chunks(of groups: [Range<Int>]) -> Int {
         max(1, ceilDivide(groups.map(\.count).max() ?? 0, 2048))
     }
 }

@@ -24,38 +24,52 @@ extension CUDABackend: GroupedMatMulOp {
         // The rows of each expert are known on the device alone: as many tiles as there can be, the last ones idle.
         let tiles = ceilDivide(out.shape[0], 128) + experts
         try launch(
-            "\(form)_\(x.suffix)", tiledShape(ceilDivide(n, tileColumns(x)) * tiles, 1, x), out, out.rowStride, x,
+            "\(form)_\(x.suffix)\(tileSuffix(x))", tiledShape(ceilDivide(n, tileColumns(x)) * tiles, 1, x), out,
+            out.rowStride, x,
             x.rowStride, rows, weights, offsets, experts, n, k)
     }
 
     public func groupedWeightGradient(
-        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor
+        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor, adds: Bool
     ) throws {
         let (experts, n, k) = (gradient.shape[0], gradient.shape[1], gradient.shape[2])
         precondition(offsets.count == experts + 1 && gradient.isContiguous && dy.dtype == x.dtype)
         precondition(dy.rowCount == n && x.rowCount == k)
-        guard dy.count > 0 else { return }
+        guard dy.count > 0 else {
+            if !adds { try fill(gradient, with: 0) }
+            return
+        }
         if x.dtype == .bf16, hasHopperKernels(experts), [dy, x, gradient].allSatisfy(TensorMap.fits) {
             return try launch(
                 "grouped_gradient_sm90a_\(gradient.suffix)", hopperShape, try map(dy, boxRows: 64),
-                try map(try pick(x, rows), boxRows: 64), try map(gradient, boxRows: 64), offsets, experts, n, k)
+                try map(try pick(x, rows), boxRows: 64), try map(gradient, boxRows: 64), offsets, experts, n, k,
+                adds ? 1 : 0)
         }
         let name = x.dtype == .bf16 ? "grouped_gradient_bf16_\(gradient.suffix)" : "grouped_gradient_f32"
         try launch(
-            name, tiledShape(ceilDivide(n, 128) * ceilDivide(k, tileColumns(x)), experts, x), gradient, dy,
-            dy.rowStride, x, x.rowStride, rows, offsets, n, k)
+            KernelName(name + tileSuffix(x)),
+            tiledShape(ceilDivide(n, 128) * ceilDivide(k, tileColumns(x)), experts, x), gradient, dy,
+            dy.rowStride, x, x.rowStride, rows, offsets, n, k, adds ? 1 : 0)
     }
 
     /// Columns of a tile of `Kernels/grouped_bf16.cu` and `grouped_f32.cu`; its rows are 128.
-    private func tileColumns(_ x: Tensor) -> Int { x.dtype == .bf16 ? 256 : 128 }
+    private func tileColumns(_ x: Tensor) -> Int { x.dtype == .bf16 && hasWideTiles ? 256 : 128 }
+
+    /// What the narrower tiles of `Kernels/grouped_bf16.cu` have behind their names.
+    private func tileSuffix(_ x: Tensor) -> String { x.dtype == .bf16 && !hasWideTiles ? "_128" : "" }
+
+    /// Whether a block gets the ring of the wider tiles: Hopper's does, that of an A100 or a GeForce does not.
+    private var hasWideTiles: Bool { limits.sharedMemory >= 256 * 768 }
 
     private func tiledShape(_ blocks: Int, _ experts: Int, _ x: Tensor) -> LaunchShape {
-        LaunchShape(grid: (blocks, experts, 1), block: (256, 1, 1), sharedBytes: x.dtype == .bf16 ? 196_608 : 0)
+        guard x.dtype == .bf16 else { return LaunchShape(grid: (blocks, experts, 1), block: (256, 1, 1)) }
+        let columns = tileColumns(x)
+        return LaunchShape(grid: (blocks, experts, 1), block: (columns, 1, 1), sharedBytes: columns * 768)
     }
 
     /// Whether `Kernels/grouped_sm90a.cu` is there, and takes as many experts.
     private func hasHopperKernels(_ experts: Int) -> Bool {
-        device.capability == LibraryVersion(9, 0) && device.sharedMemory >= hopperShape.sharedBytes && experts <= 256
+        limits.hasHopperKernels && limits.sharedMemory >= hopperShape.sharedBytes && experts <= 256
     }
 
     /// A block on every multiprocessor, which walks the tiles.

@@ -19,6 +19,21 @@ extension CUDABackend: MatMulOp {
         }
     }
 
+    public func matMul(_ a: Matrix, _ b: Matrix, bias: Tensor, into c: Tensor) throws {
+        precondition(bias.count == b.columnCount, "a bias of \(bias.count) for \(b.columnCount) columns")
+        let types = [a.tensor.dtype, b.tensor.dtype, bias.dtype]
+        guard types.allSatisfy({ $0 == c.dtype }), c.count > 0, a.columnCount > 0, bias.address % 16 == 0,
+            bias.isContiguous, !isBatchInvariant
+        else {
+            try matMul(a, b, into: c)
+            return try addBias(c, bias: bias, into: c)
+        }
+        precondition(a.columnCount == b.rowCount && c.shape == Shape(a.rowCount, b.columnCount))
+        for tensor in [a.tensor, b.tensor, bias, c] { try wait(for: tensor) }
+        try multiply(
+            stored(a), a.isTransposed, stored(b), b.isTransposed, bias: bias, into: c, alpha: 1, beta: 0)
+    }
+
     /// What operands are multiplied in: one type for both, `f32` unless both are `bf16`.
     private static func productType(_ a: Tensor, _ b: Tensor) -> DType {
         a.dtype == .bf16 && b.dtype == .bf16 ? .bf16 : .f32
@@ -53,13 +68,15 @@ extension CUDABackend: MatMulOp {
 
     /// Row-major `c = a b` is `c^T = b^T a^T` by columns, and what is row-major is its transpose by columns.
     private func multiply(
-        _ a: Tensor, _ aTransposed: Bool, _ b: Tensor, _ bTransposed: Bool, into c: Tensor, alpha: Float, beta: Float
+        _ a: Tensor, _ aTransposed: Bool, _ b: Tensor, _ bTransposed: Bool, bias: Tensor? = nil, into c: Tensor,
+        alpha: Float, beta: Float
     ) throws {
         let plan = ProductPlan(
             a: .init(rowMajor: b, isTransposed: bTransposed), b: .init(rowMajor: a, isTransposed: aTransposed),
-            d: .init(rowMajor: c))
+            d: .init(rowMajor: c), addsBias: bias != nil)
         try products.multiply(
-            plan, a: b.address, b: a.address, d: c.address, alpha: alpha, beta: beta, on: queue, allocator: allocator)
+            plan, a: b.address, b: a.address, d: c.address, bias: bias?.address, alpha: alpha, beta: beta, on: queue,
+            allocator: allocator)
     }
 
     /// The stored matrix with its rows picked.

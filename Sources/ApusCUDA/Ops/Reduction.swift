@@ -38,7 +38,9 @@ extension CUDABackend {
         try sumBlocks("sum_f32", tensor, factor: factor, into: result, adds: false)
     }
 
-    private func sumBlocks(_ kernel: String, _ tensor: Tensor, factor: Float, into result: Tensor, adds: Bool) throws {
+    private func sumBlocks(_ kernel: KernelName, _ tensor: Tensor, factor: Float, into result: Tensor, adds: Bool)
+        throws
+    {
         precondition(tensor.isContiguous)
         let blocks = ceilDivide(tensor.count, CUDABackend.blockElements)
         // A partial sum is a double: two words.

@@ -43,24 +43,49 @@ extension CUDABackend: RouterOp {
     public func sortByExpert(_ ids: Tensor, experts: Int) throws -> RoutingPermutation {
         let slots = ids.count
         let choices = ids.shape.rank == 2 ? ids.shape[1] : 1
+        let order = try ExpertOrder(slots: slots, experts: experts, chunkSlots: ExpertOrder.chunk(of: slots), on: self)
+        for kernel in order.kernels(first: "expert_histogram") {
+            try launch(
+                kernel, order.launchShape, order.permutation.slotToRow, order.permutation.rowToSlot,
+                order.permutation.rowToToken, order.permutation.counts, order.permutation.offsets, order.chunkCounts,
+                ids,
+                slots, choices, experts, order.chunkSlots)
+        }
+        return order.permutation
+    }
+}
+
+/// A permutation to be made, and the chunks of slots that it is made by.
+struct ExpertOrder {
+    let permutation: RoutingPermutation
+    /// (E, chunks) `i32`: each chunk's choices of each expert.
+    let chunkCounts: Tensor
+    let chunkSlots: Int
+    private let chunks: Int
+    private let experts: Int
+
+    init(slots: Int, experts: Int, chunkSlots: Int, on backend: CUDABackend) throws {
         precondition(experts <= 1024)
-        let permutation = RoutingPermutation(
-            slotToRow: try empty(Shape(slots), .i32), rowToSlot: try empty(Shape(slots), .i32),
-            rowToToken: try empty(Shape(slots), .i32), counts: try empty(Shape(experts), .i32),
-            offsets: try empty(Shape(experts + 1), .i32))
-        let chunks = ceilDivide(slots, CUDABackend.sortedSlots)
-        let firstRows = try empty(Shape(max(chunks, 1), experts), .i32, .workspace)
-        try launch(
-            "expert_histogram", .blocks(chunks, sharedBytes: 4 * experts), firstRows, ids, slots, experts)
-        try launch(
-            "expert_offsets", .blocks(1, threads: 1024, sharedBytes: 4 * (experts + 1)), permutation.counts,
-            permutation.offsets, firstRows, chunks, experts)
-        try launch(
-            "expert_place", .blocks(chunks, sharedBytes: 32 * experts), permutation.slotToRow, permutation.rowToSlot,
-            permutation.rowToToken, firstRows, permutation.offsets, ids, slots, choices, experts)
-        return permutation
+        self.experts = experts
+        self.chunkSlots = chunkSlots
+        // Without slots there are offsets all the same.
+        chunks = max(ceilDivide(slots, chunkSlots), 1)
+        permutation = RoutingPermutation(
+            slotToRow: try backend.empty(Shape(slots), .i32), rowToSlot: try backend.empty(Shape(slots), .i32),
+            rowToToken: try backend.empty(Shape(slots), .i32), counts: try backend.empty(Shape(experts), .i32),
+            offsets: try backend.empty(Shape(experts + 1), .i32))
+        chunkCounts = try backend.empty(Shape(experts, chunks), .i32, .workspace)
     }
 
-    /// Slots that one block sorts; `Kernels/permute.cu` has the same.
-    private static let sortedSlots = 2048
+    /// Slots of a chunk: enough that some 128 chunks count all, and a single one where a launch costs more than it does.
+    static func chunk(of slots: Int) -> Int { max(2048, ceilDivide(ceilDivide(slots, 128), 1024) * 1024) }
+
+    /// The kernels that make the order, where `first` counts.
+    func kernels(first: KernelName) -> [KernelName] { chunks == 1 ? [first] : [first, "expert_place"] }
+
+    /// One warp for each of the tables in shared memory, and two tables more.
+    var launchShape: LaunchShape {
+        let threads = experts <= 256 ? 1024 : 256
+        return .blocks(chunks, threads: threads, sharedBytes: 4 * ((threads / 32 + 2) * experts + 1))
+    }
 }

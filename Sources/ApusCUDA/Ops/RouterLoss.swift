@@ -17,10 +17,14 @@ extension CUDABackend: RouterLossOp {
     ) throws {
         let (tokens, experts) = (logits.shape[0], logits.shape[1])
         precondition(logits.isContiguous)
-        let squares = try empty(Shape(tokens), .f32, .workspace)
+        let blockTokens = max(8, ceilDivide(tokens, 512))
+        let blocks = ceilDivide(tokens, blockTokens)
+        // A partial sum is a double: two words.
+        let partials = try empty(Shape(max(blocks, 1), 2), .f32, .workspace)
         try launch(
-            "logit_loss", .warps(tokens), squares, gradient, logits, mask, tokens, experts, scale, coefficient)
-        try sum(squares, factor: scale, into: value)
+            "logit_loss", .blocks(blocks), partials, gradient, logits, mask, tokens, experts, blockTokens, scale,
+            coefficient)
+        try finishSum(partials, blocks, factor: scale, into: value, adds: false)
     }
 
     public func importanceLoss(

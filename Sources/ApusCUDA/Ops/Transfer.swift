@@ -10,6 +10,8 @@ extension CUDABackend: TransferOp {
     public func upload(_ bytes: UnsafeRawBufferPointer, into target: Tensor) throws {
         precondition(
             bytes.count == target.dtype.byteCount(elements: target.count), "\(bytes.count) bytes for \(target.shape)")
+        try refuseWhileRecording("an upload of \(bytes.count) bytes")
+        equalLengths.remember(bytes, in: target)
         try wait(for: target)
         guard target.isContiguous else {
             let dense = try empty(target.shape, target.dtype, .workspace)
@@ -34,6 +36,7 @@ extension CUDABackend: TransferOp {
     }
 
     public func download(_ source: Tensor) throws -> Tensor {
+        try refuseWhileRecording("a download of \(source.shape) \(source.dtype)")
         let dense = try dense(source)
         try wait(for: dense)
         var result = try pinned.empty(dense.shape, dense.dtype, .data)
@@ -48,5 +51,44 @@ extension CUDABackend: TransferOp {
         result.storage.keep(until: done)
         result.ready = done
         return result
+    }
+
+    public func download(_ sources: [Tensor]) throws -> [Tensor] {
+        guard sources.allSatisfy({ $0.isContiguous && $0.dtype.byteCount == WordRuns.wordBytes }) else {
+            return try sources.map { try download($0) }
+        }
+        let packed = try empty(Shape(sources.reduce(0) { $0 + $1.count }), .i32, .workspace)
+        var begins = [0]
+        for source in sources { begins.append(begins[begins.count - 1] + source.count) }
+        for first in stride(from: 0, to: sources.count, by: WordRuns.most) {
+            let range = first..<min(first + WordRuns.most, sources.count)
+            for source in sources[range] { try wait(for: source) }
+            let runs = WordRuns(from: sources[range].map(\.address), begins: Array(begins[first...range.upperBound]))
+            try launch("pack_words", .blocks(range.count), packed, runs)
+        }
+        let host = try download(packed)
+        return zip(sources, begins).map { source, begin in
+            var part = Tensor(
+                storage: host.storage, byteOffset: begin * WordRuns.wordBytes, shape: source.shape, dtype: source.dtype)
+            part.ready = host.ready
+            return part
+        }
+    }
+}
+
+/// Runs of words that one launch packs, passed by value; `Kernels/elementwise.cu` has the same.
+private struct WordRuns: KernelArgument {
+    static let wordBytes = 4
+    /// Runs of one launch.
+    static let most = 64
+    /// Where each run is.
+    let from: [UInt64]
+    /// Where each begins in what is packed, and where the last ends.
+    let begins: [Int]
+
+    func append(to arguments: inout ArgumentList) {
+        let unused = WordRuns.most - from.count
+        arguments.append(
+            from + Array(repeating: 0, count: unused) + begins.map { UInt64($0) } + Array(repeating: 0, count: unused))
     }
 }

@@ -40,13 +40,13 @@ final class ProductLibrary: @unchecked Sendable {
 
     deinit { _ = functions.destroy(handle) }
 
-    /// `d = alpha * a b + beta * d` on `stream`, all stored by columns.
+    /// `d = alpha * a b + beta * d` on `stream`, all stored by columns; with a bias, its element i added to row i.
     func multiply(
-        _ plan: ProductPlan, a: UInt64, b: UInt64, d: UInt64, alpha: Float, beta: Float, on stream: CUDAStream,
-        allocator: CachingAllocator
+        _ plan: ProductPlan, a: UInt64, b: UInt64, d: UInt64, bias: UInt64? = nil, alpha: Float, beta: Float,
+        on stream: CUDAStream, allocator: CachingAllocator
     ) throws {
         try context.makeCurrent()
-        let problem = try prepare(plan)
+        let problem = try prepare(plan, bias)
         let choice = problem.choice
         let workspace =
             choice.workspace_bytes == 0
@@ -55,18 +55,20 @@ final class ProductLibrary: @unchecked Sendable {
         guard let a = pointer(a), let b = pointer(b), let d = UnsafeMutableRawPointer(mutating: pointer(d)) else {
             preconditionFailure("an operand of a product has no address")
         }
-        try check(
-            functions.multiply(
-                handle, problem.product, &alpha, a, problem.a, b, problem.b, &beta, d, problem.d, d, problem.d,
-                &algorithm, workspace?.pointer, choice.workspace_bytes, stream.handle),
-            "cublasLtMatmul of \(plan)")
+        try problem.withBias(bias, self) { () throws(CUDAError) in
+            try check(
+                functions.multiply(
+                    handle, problem.product, &alpha, a, problem.a, b, problem.b, &beta, d, problem.d, d, problem.d,
+                    &algorithm, workspace?.pointer, choice.workspace_bytes, stream.handle),
+                "cublasLtMatmul of \(plan)")
+        }
     }
 
     private func pointer(_ address: UInt64) -> UnsafeRawPointer? { UnsafeRawPointer(bitPattern: UInt(address)) }
 
-    private func prepare(_ plan: ProductPlan) throws(CUDAError) -> PreparedProduct {
+    private func prepare(_ plan: ProductPlan, _ bias: UInt64?) throws(CUDAError) -> PreparedProduct {
         if let known = prepared.withLock({ $0[plan] }) { return known }
-        let result = try PreparedProduct(plan, self)
+        let result = try PreparedProduct(plan, bias: bias, self)
         prepared.withLock { prepared in
             if prepared.count >= ProductLibrary.preparedLimit { prepared.removeAll() }
             prepared[plan] = result

@@ -17,6 +17,8 @@ struct ProductPlan: Hashable, Sendable {
     let a: Operand
     let b: Operand
     let d: Operand
+    /// Whether an element for each row of `d` is added to the row.
+    var addsBias = false
 }
 
 extension ProductPlan.Operand {
@@ -38,6 +40,6 @@ extension ProductPlan: CustomStringConvertible {
         func text(_ x: Operand) -> String {
             "(\(x.rows), \(x.columns)) \(x.type) by \(x.stride)\(x.isTransposed ? " transposed" : "")"
         }
-        return "\(text(a)) x \(text(b)) into \(text(d))"
+        return "\(text(a)) x \(text(b))\(addsBias ? " and a bias" : "") into \(text(d))"
     }
 }

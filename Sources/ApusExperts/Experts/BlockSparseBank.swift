@@ -65,18 +65,18 @@ public struct BlockSparseBank: ExpertBank {
     ) throws {
         let backend = flow.backend
         let da = try backend.empty(valueShape(output), dy.dtype)
-        let a = try backend.empty(da.shape, da.dtype)
         try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.sdd(dy.matrix, BlockStack($0, transposed: true), topology: output, into: da)
         }
-        try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: a)
-        if let gradient = matrices.outputSpan.gradient {
+        try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: da)
+        let a = da
+        if let (gradient, adds) = try matrices.outputSpan.gradientTarget() {
             try backend.dds(
-                dy.transpose, a, topology: output, into: BlockStack(gradient, transposed: true), adds: true)
+                dy.transpose, a, topology: output, into: BlockStack(gradient, transposed: true), adds: adds)
         }
-        if let gradient = matrices.inputSpan.gradient {
+        if let (gradient, adds) = try matrices.inputSpan.gradientTarget() {
             try backend.dstd(
-                h, Matrix(rows.source.tensor, rows: rows.index), topology: input, into: BlockStack(gradient), adds: true
+                h, Matrix(rows.source.tensor, rows: rows.index), topology: input, into: BlockStack(gradient), adds: adds
             )
         }
         guard rows.source.needsGradient else { return }

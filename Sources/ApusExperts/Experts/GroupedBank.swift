@@ -44,17 +44,17 @@ public struct GroupedBank: ExpertBank {
     private func backward(_ dy: Tensor, _ rows: RoutedRows, h: Tensor, _ flow: borrowing GradientFlow) throws {
         let backend = flow.backend
         let da = try backend.empty(Shape(dy.shape[0], matrices.hidden), dy.dtype)
-        let a = try backend.empty(da.shape, da.dtype)
         try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.groupedMatMul(dy, rows: nil, weights: $0, transposed: false, offsets: rows.offsets, into: da)
         }
-        try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: a)
-        if let gradient = matrices.outputSpan.gradient {
-            try backend.groupedWeightGradient(dy, a, rows: nil, offsets: rows.offsets, into: gradient)
+        try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: da)
+        let a = da
+        if let (gradient, adds) = try matrices.outputSpan.gradientTarget() {
+            try backend.groupedWeightGradient(dy, a, rows: nil, offsets: rows.offsets, into: gradient, adds: adds)
         }
-        if let gradient = matrices.inputSpan.gradient {
+        if let (gradient, adds) = try matrices.inputSpan.gradientTarget() {
             try backend.groupedWeightGradient(
-                h, rows.source.tensor, rows: rows.index, offsets: rows.offsets, into: gradient)
+                h, rows.source.tensor, rows: rows.index, offsets: rows.offsets, into: gradient, adds: adds)
         }
         guard rows.source.needsGradient else { return }
         let drows = try backend.empty(Shape(dy.shape[0], matrices.width), dy.dtype)

@@ -11,6 +11,8 @@ struct GatePass {
     let input: Variable
     let logits: Tensor
     let scores: Tensor
+    /// The weights, where they were formed with the decision.
+    let chosenWeights: Tensor?
     let decision: RoutingDecision
 
     /// Records the gate as one node with the outputs weights, probability sums and logits, and the losses as roots.
@@ -18,18 +20,21 @@ struct GatePass {
         let tape = context.forward.tape
         let backend = tape.backend
         let layout = context.forward.layout
-        let weights = try backend.empty(decision.ids.shape, .f32)
         let ruleScores = router.gateRule.isSoftmaxOfChosen ? logits : scores
-        try backend.gateWeights(ruleScores, ids: decision.kept, rule: router.gateRule, into: weights)
+        let weights = try self.weights(of: ruleScores, backend)
+        guard context.countsLoads || tape.isRecording else {
+            return Routing(
+                decision: decision, weights: .constant(weights), probabilitySums: nil, choiceCounts: nil)
+        }
         let terms = RouterLossTerms(losses: router.losses, layout: layout, globalTokens: context.globalTokens)
         let groups = terms.balanceGroups
         let probabilities = try self.probabilities(backend)
         let sums = try backend.empty(Shape(groups.count, router.experts), .f32)
-        try backend.sumOverGroups(probabilities, groups: groups, mask: layout.tokenMask, into: sums)
         let counts = try backend.empty(sums.shape, .f32)
-        try backend.countChoices(decision.ids, groups: groups, mask: layout.tokenMask, into: counts)
+        try backend.sumAndCount(
+            probabilities, ids: decision.ids, groups: groups, mask: layout.tokenMask, sums: sums, counts: counts)
         let outputs = tape.record("router", inputs: [input], outputs: [weights, sums, logits]) { flow in
-            try backward(flow, weights: weights, ruleScores: ruleScores, groups: groups, mask: layout.tokenMask)
+            try backward(flow, weights: weights, groups: groups, mask: layout.tokenMask)
         }
         var values: [RouterLossKind: Tensor] = [:]
         if router.losses.scope == .layer {
@@ -46,6 +51,13 @@ struct GatePass {
             decision: decision, weights: outputs[0], probabilitySums: outputs[1], choiceCounts: counts)
     }
 
+    private func weights(of ruleScores: Tensor, _ backend: any Backend) throws -> Tensor {
+        if let chosenWeights { return chosenWeights }
+        let weights = try backend.empty(decision.ids.shape, .f32)
+        try backend.gateWeights(ruleScores, ids: decision.kept, rule: router.gateRule, into: weights)
+        return weights
+    }
+
     /// (T, E) that sum to 1 over experts: the scores, or, for sigmoids, their shares.
     private func probabilities(_ backend: any Backend) throws -> Tensor {
         guard router.configuration.scoring == .sigmoid else { return scores }
@@ -58,30 +70,22 @@ struct GatePass {
     private static let shareRule = GateRule(isSoftmaxOfChosen: false, renormalizes: true, scale: 1)
 
     private func backward(
-        _ flow: borrowing GradientFlow, weights: Tensor, ruleScores: Tensor, groups: [Range<Int>], mask: Tensor?
+        _ flow: borrowing GradientFlow, weights: Tensor, groups: [Range<Int>], mask: Tensor?
     ) throws {
         let backend = flow.backend
-        let rule = router.gateRule
-        let dscores = try backend.zeros(scores.shape, .f32)
-        let dlogits: Tensor
-        if let direct = flow.takeOutput(2) {
-            dlogits = try backend.exclusive(direct)
+        let gradients = GateGradients(weights: flow.output(0), sums: flow.output(1))
+        let direct = try flow.takeOutput(2).map { try backend.exclusive($0) }
+        let dlogits = try direct ?? backend.empty(scores.shape, .f32)
+        if router.configuration.scoring == .sigmoid {
+            if direct == nil { try backend.fill(dlogits, with: 0) }
+            try addSigmoidGradient(gradients, weights, groups, mask, into: dlogits, backend)
         } else {
-            dlogits = try backend.zeros(scores.shape, .f32)
+            try backend.softmaxGateBackward(
+                gradients, logits: logits, scores: scores, ids: decision.kept, weights: weights, rule: router.gateRule,
+                groups: groups, mask: mask, into: dlogits, adds: direct != nil)
         }
-        if let dsums = flow.output(1) { try addProbabilityGradient(dsums, groups, mask, into: dscores, backend) }
-        if let dweights = flow.output(0) {
-            try backend.gateWeightsBackward(
-                dweights, scores: ruleScores, ids: decision.kept, weights: weights, rule: rule,
-                into: rule.isSoftmaxOfChosen ? dlogits : dscores)
-        }
-        switch router.configuration.scoring {
-        case .sigmoid: try backend.sigmoidBackward(dscores, y: scores, into: dscores)
-        case .softmaxThenTopK, .topKThenSoftmax: try backend.softmaxBackward(dscores, y: scores, into: dscores)
-        }
-        try backend.add(dlogits, dscores, into: dlogits)
-        if let gradient = router.weight.gradient {
-            try backend.matMul(dlogits.transpose, input.tensor.matrix, into: gradient, adds: true)
+        if let (gradient, adds) = try router.weight.gradientTarget() {
+            try backend.matMul(dlogits.transpose, input.tensor.matrix, into: gradient, adds: adds)
         }
         try flow.accumulate(into: input) { dx, adds in
             try router.weight.withWeights(on: backend.stream) {
@@ -90,16 +94,26 @@ struct GatePass {
         }
     }
 
-    private func addProbabilityGradient(
-        _ dsums: Tensor, _ groups: [Range<Int>], _ mask: Tensor?, into dscores: Tensor, _ backend: any Backend
+    /// `dlogits += ` the gradient of a sigmoid router.
+    private func addSigmoidGradient(
+        _ gradients: GateGradients, _ weights: Tensor, _ groups: [Range<Int>], _ mask: Tensor?, into dlogits: Tensor,
+        _ backend: any Backend
     ) throws {
-        guard router.configuration.scoring == .sigmoid else {
-            return try backend.sumOverGroupsBackward(dsums, groups: groups, mask: mask, into: dscores)
+        let dscores = try backend.zeros(scores.shape, .f32)
+        if let dsums = gradients.sums {
+            let dshares = try backend.zeros(scores.shape, .f32, .workspace)
+            try backend.sumOverGroupsBackward(dsums, groups: groups, mask: mask, into: dshares)
+            let shares = try probabilities(backend)
+            try backend.gateWeightsBackward(
+                dshares, scores: scores, ids: nil, weights: shares, rule: GatePass.shareRule, into: dscores)
         }
-        let dshares = try backend.zeros(scores.shape, .f32, .workspace)
-        try backend.sumOverGroupsBackward(dsums, groups: groups, mask: mask, into: dshares)
-        let shares = try probabilities(backend)
-        try backend.gateWeightsBackward(
-            dshares, scores: scores, ids: nil, weights: shares, rule: GatePass.shareRule, into: dscores)
+        if let dweights = gradients.weights {
+            let rule = router.gateRule
+            try backend.gateWeightsBackward(
+                dweights, scores: rule.isSoftmaxOfChosen ? logits : scores, ids: decision.kept, weights: weights,
+                rule: rule, into: rule.isSoftmaxOfChosen ? dlogits : dscores)
+        }
+        try backend.sigmoidBackward(dscores, y: scores, into: dscores)
+        try backend.add(dlogits, dscores, into: dlogits)
     }
 }

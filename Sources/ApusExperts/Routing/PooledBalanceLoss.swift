@@ -22,7 +22,7 @@ public enum PooledBalanceLoss {
         let counts = try backend.zeros(first.shape, .f32)
         for (routing, variable) in zip(routings, variables) {
             try backend.add(sums, variable.tensor, into: sums)
-            try backend.add(counts, routing.choiceCounts, into: counts)
+            if let layer = routing.choiceCounts { try backend.add(counts, layer, into: counts) }
         }
         // The op divides counts by their sum and F is counts by pairs: K times as much, on average over layers.
         let layers = Float(routings.count)

@@ -14,15 +14,20 @@ public struct MoEContext {
     public let report: RoutingReport?
     /// Tokens of the global batch that count: what losses that are means over tokens are divided by.
     public let globalTokens: Int
+    /// Whether loads and probabilities are summed when the tape does not record either: for losses that are read, and
+    /// reports. Generation does without.
+    public let countsLoads: Bool
 
     /// A context; `globalTokens` is this pass's own number of tokens unless the pass is part of a larger batch.
     public init(
-        forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil
+        forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil,
+        countsLoads: Bool = true
     ) {
         self.forward = forward
         self.trace = trace
         self.report = report
         self.globalTokens = globalTokens ?? forward.layout.tokenCount
+        self.countsLoads = countsLoads
     }
 }
 
@@ -35,11 +40,11 @@ public struct Routing {
     /// (G, E) `f32`: sums of each expert's probability over the tokens of a group that count; `nil` when the router has
     /// no probabilities.
     public let probabilitySums: Variable?
-    /// (G, E) `f32`: choices of each expert before dropping, by tokens that count.
-    public let choiceCounts: Tensor
+    /// (G, E) `f32`: choices of each expert before dropping, by tokens that count; `nil` when nobody asks.
+    public let choiceCounts: Tensor?
 
     /// The result of a router.
-    public init(decision: RoutingDecision, weights: Variable, probabilitySums: Variable?, choiceCounts: Tensor) {
+    public init(decision: RoutingDecision, weights: Variable, probabilitySums: Variable?, choiceCounts: Tensor?) {
         self.decision = decision
         self.weights = weights
         self.probabilitySums = probabilitySums
@@ -55,11 +60,15 @@ public protocol Router {
     var parameters: [Parameter] { get }
     /// Routes (T, D). Losses are registered on the tape as roots, already scaled.
     func route(_ x: Variable, layer: Int, _ context: MoEContext) throws -> Routing
-    /// Adjusts what is not trained by gradients after a step, from the layer's choices (E) of that step.
-    func finishStep(choices: [Int], backend: any Backend) throws
+    /// Adjusts what is not trained by gradients after a step, from the layer's `choices` in each pass of that step, (G, E)
+    /// `f32` each, on the device.
+    ///
+    /// A step whose `gradientScale` (1) `f32` is not finite was not taken: then nothing may change. The device knows, the
+    /// host may not yet; ops such as ``OptimizerOp/moveSelectionBias(_:choices:rate:gradientScale:)`` look themselves.
+    func finishStep(choices: [Tensor], gradientScale: Tensor, backend: any Backend) throws
 }
 
 extension Router {
     /// Nothing to adjust.
-    public func finishStep(choices: [Int], backend: any Backend) throws {}
+    public func finishStep(choices: [Tensor], gradientScale: Tensor, backend: any Backend) throws {}
 }

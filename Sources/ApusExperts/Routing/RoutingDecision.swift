@@ -51,6 +51,11 @@ public final class RoutingTrace {
     /// A trace that replays what this one has recorded.
     public func replay() -> RoutingTrace { RoutingTrace(replaying: decisions) }
 
+    /// A trace that replays what `change` makes of each recorded decision.
+    func replay(_ change: (RoutingDecision) throws -> RoutingDecision) rethrows -> RoutingTrace {
+        RoutingTrace(replaying: try decisions.mapValues(change))
+    }
+
     /// The decision of `layer`: replayed when there is one to replay, else made by `decide` and recorded.
     func decision(layer: Int, _ decide: () throws -> RoutingDecision) rethrows -> RoutingDecision {
         if isReplaying, let decision = decisions[layer] { return decision }

@@ -1,4 +1,3 @@
-public import ApusKernels
 public import ApusTensor
 
 // Shape letters: E experts, G routing groups.
@@ -19,17 +18,19 @@ public final class RoutingReport {
         /// model's, not a layer's.
         public let losses: [RouterLossKind: Tensor]
 
-        /// The same on the host, as soon as ``waitUntilReady()`` has returned; returns at once.
-        public func downloaded(by backend: any Backend) throws -> Layer {
-            Layer(
-                layer: layer, choices: try backend.download(choices), rows: try backend.download(rows),
-                losses: try losses.mapValues(backend.download))
+        /// All of its tensors, the losses in the order of their kinds.
+        public var tensors: [Tensor] { [choices, rows] + kinds.compactMap { losses[$0] } }
+
+        /// The same layer with other ``tensors``, such as their copies on the host.
+        public func replacing(_ tensors: some Sequence<Tensor>) -> Layer {
+            let tensors = Array(tensors)
+            precondition(tensors.count == 2 + losses.count)
+            return Layer(
+                layer: layer, choices: tensors[0], rows: tensors[1],
+                losses: Dictionary(uniqueKeysWithValues: zip(kinds, tensors.dropFirst(2))))
         }
 
-        /// Waits for copies from a device.
-        public func waitUntilReady() throws {
-            for tensor in [choices, rows] + losses.values { try tensor.ready?.wait() }
-        }
+        private var kinds: [RouterLossKind] { RouterLossKind.allCases.filter { losses[$0] != nil } }
     }
 
     /// Everything reported, in the order of the layers' passes.

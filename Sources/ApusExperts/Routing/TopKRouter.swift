@@ -1,6 +1,6 @@
 public import ApusKernels
 public import ApusNN
-import ApusTensor
+public import ApusTensor
 
 // Shape letters: T tokens, D model width, E experts, K choices per token, G routing groups.
 
@@ -56,23 +56,60 @@ public struct TopKRouter: Router {
         try weight.withWeights(on: backend.stream) {
             try backend.matMul(input.tensor.matrix, $0.transpose, into: logits)
         }
+        var choice: ExpertChoice?
+        var formed: Tensor?
+        let decide = { () throws -> RoutingDecision in
+            guard choosesAtOnce(context) else {
+                let scores = try self.scores(of: logits, backend)
+                formed = scores
+                return try self.decide(logits: logits, scores: scores, layer: layer, context)
+            }
+            let made = try chooseAtOnce(logits, backend)
+            choice = made
+            return RoutingDecision(
+                ids: made.ids, kept: made.ids, experts: experts, capacities: [], isPadded: false,
+                permutation: made.permutation)
+        }
+        let decision = try context.trace?.decision(layer: layer, decide) ?? decide()
+        // A replayed decision comes without scores.
+        let scores = try choice?.scores ?? formed ?? self.scores(of: logits, backend)
+        let pass = GatePass(
+            router: self, input: input, logits: logits, scores: scores, chosenWeights: choice?.weights,
+            decision: decision)
+        return try pass.record(layer: layer, context)
+    }
+
+    /// Whether the choice follows from the logits alone: nothing is dropped, and nothing drawn.
+    private func choosesAtOnce(_ context: MoEContext) -> Bool {
+        guard context.forward.trainingStep != nil else { return true }
+        if case .capacity = policy { return false }
+        return !configuration.gumbel
+    }
+
+    private func chooseAtOnce(_ logits: Tensor, _ backend: any Backend) throws -> ExpertChoice {
+        let choose = { (bias: Tensor?) in
+            try backend.chooseExperts(
+                logits, choices: choices, isSigmoid: configuration.scoring == .sigmoid, bias: bias, rule: gateRule)
+        }
+        guard let selectionBias else { return try choose(nil) }
+        return try selectionBias.withWeights(on: backend.stream, choose)
+    }
+
+    private func scores(of logits: Tensor, _ backend: any Backend) throws -> Tensor {
         let scores = try backend.empty(logits.shape, .f32)
         switch configuration.scoring {
         case .sigmoid: try backend.sigmoid(logits, into: scores)
         case .softmaxThenTopK, .topKThenSoftmax: try backend.softmax(logits, into: scores)
         }
-        let decide = { try self.decide(logits: logits, scores: scores, layer: layer, context) }
-        let decision = try context.trace?.decision(layer: layer, decide) ?? decide()
-        let pass = GatePass(router: self, input: input, logits: logits, scores: scores, decision: decision)
-        return try pass.record(layer: layer, context)
+        return scores
     }
 
-    public func finishStep(choices: [Int], backend: any Backend) throws {
+    public func finishStep(choices: [Tensor], gradientScale: Tensor, backend: any Backend) throws {
         guard configuration.biasRate > 0, let selectionBias else { return }
-        let mean = Float(choices.reduce(0, +)) / Float(choices.count)
-        let steps = choices.map { configuration.biasRate * (Float($0) < mean ? 1 : Float($0) > mean ? -1 : 0) }
-        let change = try backend.tensor(steps, Shape(steps.count), .workspace)
-        try selectionBias.withWeights(on: backend.stream) { try backend.addScaled(change, factor: 1, into: $0) }
+        try selectionBias.withWeights(on: backend.stream) {
+            try backend.moveSelectionBias(
+                $0, choices: choices, rate: configuration.biasRate, gradientScale: gradientScale)
+        }
     }
 
     /// How the weights follow from the scores of the choice.

@@ -88,6 +88,8 @@ public final class BlockCache: KeyValueStore {
         let tokenCount: Int
     }
 
+    /// How often the layers' tensors were replaced by larger ones.
+    private(set) var growths = 0
     private let backend: any Backend
     private var pool: BlockPool
     /// Of each layer, (blocks, B, Hk, H); `nil` before the first step.
@@ -193,6 +195,41 @@ public final class BlockCache: KeyValueStore {
         }
     }
 
+    /// Gives each of `sequences` the block that one token more needs, for a step that the cache does not run itself.
+    ///
+    /// - Returns: whether any got one.
+    /// - Throws: as ``step(_:_:)``; the sequences are then as they were.
+    func makeRoom(for sequences: [SequenceID]) throws -> Bool {
+        let entries = sequences.map { Entry($0, tokens: 1) }
+        try makeRoom(entries)
+        let before = usedBlocks
+        for entry in entries { extend(entry) }
+        return usedBlocks > before
+    }
+
+    /// Counts the token that such a step has added to each of `sequences`.
+    func lengthen(_ sequences: [SequenceID]) {
+        for id in sequences { self.sequences[id]?.length += 1 }
+    }
+
+    /// A layer's keys and values, (blocks, B, Hk, H).
+    func blocks(layer: Int) -> (keys: Tensor, values: Tensor) {
+        guard let keptKeys = keys[layer], let keptValues = values[layer] else {
+            preconditionFailure("a step has room")
+        }
+        return (keptKeys, keptValues)
+    }
+
+    /// The same as one run of tokens, (blocks B, Hk, H).
+    func places(layer: Int) -> (keys: Tensor, values: Tensor) {
+        let (keys, values) = blocks(layer: layer)
+        let tokens = keys.shape[0] * blockSize
+        return (
+            keys.reshaped(tokens, layout.heads, layout.headWidth),
+            values.reshaped(tokens, layout.heads, layout.headWidth)
+        )
+    }
+
     /// Writes a layer's new keys and values (T, Hk, H) into their blocks; only inside ``step(_:_:)``.
     public func append(layer: Int, keys: Tensor, values: Tensor) throws -> KVView {
         guard let current else { preconditionFailure("keys are appended inside a step") }
@@ -200,11 +237,9 @@ public final class BlockCache: KeyValueStore {
             keys.shape == Shape(current.tokenCount, layout.heads, layout.headWidth) && keys.shape == values.shape
                 && keys.dtype == layout.dtype,
             "keys \(keys.shape) \(keys.dtype) for \(current.tokenCount) tokens of \(layout)")
-        guard let keptKeys = self.keys[layer], let keptValues = self.values[layer] else {
-            preconditionFailure("a step has room")
-        }
-        for (new, kept) in [(keys, keptKeys), (values, keptValues)] {
-            let places = kept.reshaped(kept.shape[0] * blockSize, layout.heads, layout.headWidth)
+        let (keptKeys, keptValues) = blocks(layer: layer)
+        let (keyPlaces, valuePlaces) = self.places(layer: layer)
+        for (new, places) in [(keys, keyPlaces), (values, valuePlaces)] {
             for run in current.runs {
                 try backend.copy(new[run.tokens], into: places[run.place..<run.place + run.tokens.count])
             }
@@ -231,6 +266,7 @@ public final class BlockCache: KeyValueStore {
             try grow(&values[layer], to: size)
         }
         pool.grow(to: size)
+        growths += 1
     }
 
     private func grow(_ tensor: inout Tensor?, to size: Int) throws {

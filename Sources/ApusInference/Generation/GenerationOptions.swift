@@ -10,6 +10,9 @@ public struct GenerationOptions: Sendable, Equatable {
     public var sampling: SamplingOptions
     /// Whether keys and values are kept; without, every step computes all sequences anew: a reference for tests.
     public var keepsKeys: Bool
+    /// Whether greedy steps of one token are recorded once and repeated, the host a step behind; `nil` for where the device
+    /// gains by it. The tokens are the same.
+    public var recordsSteps: Bool?
     /// Tokens in a block of the cache, from 16 to 64.
     public var blockSize: Int
     /// Most tokens of the cache, `nil` for no limit but memory; prompts that do not fit together take turns.
@@ -21,13 +24,15 @@ public struct GenerationOptions: Sendable, Equatable {
     public init(
         maximumTokens: Int = 256, ends: Set<Int32> = [], start: Int32? = nil,
         sampling: SamplingOptions = SamplingOptions(),
-        keepsKeys: Bool = true, blockSize: Int = 16, cacheTokens: Int? = nil, passTokens: Int = 8192
+        keepsKeys: Bool = true, recordsSteps: Bool? = nil, blockSize: Int = 16, cacheTokens: Int? = nil,
+        passTokens: Int = 8192
     ) {
         self.maximumTokens = maximumTokens
         self.ends = ends
         self.start = start
         self.sampling = sampling
         self.keepsKeys = keepsKeys
+        self.recordsSteps = recordsSteps
         self.blockSize = blockSize
         self.cacheTokens = cacheTokens
         self.passTokens = passTokens

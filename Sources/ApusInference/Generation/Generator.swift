@@ -12,7 +12,8 @@ import ApusTensor
 /// 2. A pass takes each admitted sequence's tokens that the model has not seen: a prompt at first, one token later. The
 ///    batch is ragged, nothing is padded.
 /// 3. Logits are computed for the last token of each sequence alone; the sampler chooses the next.
-/// 4. A sequence that ends leaves the batch and gives its blocks back; waiting prompts take its place.
+/// 4. On a device, greedy steps of one token run without the host between them (``DecodeRun``).
+/// 5. A sequence that ends leaves the batch and gives its blocks back; waiting prompts take its place.
 ///
 /// On a batch-invariant backend a sequence's tokens are the same to the bit whoever else is in the batch and however the
 /// passes are cut; otherwise logits agree within rounding.
@@ -69,7 +70,11 @@ public struct Generator {
                 running.append(index)
                 next = waiting.next()
             }
-            try advance(&states, running, cache, onToken)
+            if let cache, steps(running.map { states[$0] }) > 0 {
+                try decode(&states, running, cache, onToken)
+            } else {
+                try advance(&states, running, cache, onToken)
+            }
             for index in running where states[index].finish != nil {
                 if let sequence = states[index].sequence { cache?.remove(sequence) }
             }

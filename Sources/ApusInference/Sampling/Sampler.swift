@@ -37,6 +37,11 @@ public struct Sampler: Sendable {
     ///   all are negative infinity.
     public func choose(_ logits: Tensor, _ places: [Place], _ backend: any Backend) throws -> [Int32] {
         precondition(logits.shape.rank == 2 && logits.shape[0] == places.count)
+        if options.isGreedy {
+            let choices = try backend.empty(Shape(places.count, 2), .i32, .workspace)
+            try backend.argMax(logits, into: choices)
+            return try Sampler.ids(backend.download(choices), rows: Array(places.indices), places)
+        }
         let host = try backend.download(logits)
         try host.ready?.wait()
         return try withExtendedLifetime(host.storage) {
@@ -47,9 +52,21 @@ public struct Sampler: Sendable {
         }
     }
 
+    /// The ids of some rows of what ``DecodeOp/argMax(_:into:)`` has chosen, (N, 2) on the host as soon as it is ready.
+    ///
+    /// - Throws: as ``choose(_:_:_:)``.
+    static func ids(_ choices: Tensor, rows: [Int], _ places: [Place]) throws -> [Int32] {
+        try choices.ready?.wait()
+        let words = choices.array(of: Int32.self)
+        return try zip(rows, places).map { row, place in
+            let value = Float(bitPattern: UInt32(bitPattern: words[2 * row + 1]))
+            guard value.isFinite else { throw unusable(place, Int(words[2 * row]), value) }
+            return words[2 * row]
+        }
+    }
+
     private func choose(_ logits: UnsafeBufferPointer<Float>, _ place: Place) throws(InferenceError) -> Int32 {
         let best = try Sampler.highest(of: logits, place)
-        guard !options.isGreedy else { return best }
         return Candidates(logits, highest: logits[Int(best)], options).pick(at: draw(place))
     }
 

@@ -10,6 +10,18 @@ extension OpCheck {
         AttentionCase(queries: [70], keys: [70], heads: (2, 2), width: 64, mask: .causal),
         AttentionCase(
             queries: [20], keys: [20], heads: (4, 4), width: 32, mask: AttentionMask(isCausal: true, window: 6)),
+        // Sequences of one length, which a device may give to its vendor's kernels.
+        AttentionCase(queries: [333, 333], keys: [333, 333], heads: (2, 1), width: 64, mask: .causal, isFused: true),
+        AttentionCase(queries: [128, 128], keys: [128, 128], heads: (2, 1), width: 128, mask: .causal, isFused: true),
+        AttentionCase(queries: [65, 65, 65], keys: [65, 65, 65], heads: (2, 2), width: 128, mask: .causal),
+        AttentionCase(queries: [130, 130], keys: [130, 130], heads: (2, 2), width: 64, mask: .none, isFused: true),
+        AttentionCase(queries: [70, 70], keys: [140, 140], heads: (4, 2), width: 64, mask: .none),
+        // Wide heads, for which a device's tiles are smaller, and widths that fill no whole vectors.
+        AttentionCase(queries: [50, 3], keys: [90, 3], heads: (2, 1), width: 256, mask: .causal),
+        AttentionCase(queries: [70], keys: [70], heads: (3, 1), width: 200, mask: .none),
+        AttentionCase(
+            queries: [80], keys: [80], heads: (3, 1), width: 128, mask: AttentionMask(isCausal: true, window: 20)),
+        AttentionCase(queries: [70], keys: [90], heads: (1, 1), width: 100, mask: .causal),
     ]
 
     static let attention: [[OpCheck]] = [
@@ -21,32 +33,31 @@ extension OpCheck {
             }
         },
         make("attention over blocks") { probe in
-            // Four queries at the end of 21 keys, whose two blocks of 16 lie in the other order.
-            let size = AttentionCase(queries: [4], keys: [21], heads: (4, 2), width: 16, mask: .causal)
-            let input = try AttentionInput(size, &probe)
-            let width = size.heads.key * size.width
-            let pad = Array(repeating: 0.0, count: 11 * width)
-            let inBlocks = { (values: [Double]) in Array(values[(16 * width)...]) + pad + values[..<(16 * width)] }
-            let shape = Shape(2, 16, size.heads.key, size.width)
-            let view = KVView(
-                keys: try probe.put(inBlocks(input.k.values), shape, probe.dtype).tensor,
-                values: try probe.put(inBlocks(input.v.values), shape, probe.dtype).tensor,
-                layout: .blocks(table: try probe.put([1, 0], 1, 2), lengths: try probe.put([21], 1)))
-            let out = try probe.empty(4, size.heads.query, size.width)
-            try probe.backend.attention(
-                input.q.tensor, cumulativeLengths: input.queryStarts, kv: view, mask: size.mask,
-                scale: Float(size.scale),
-                into: out, logSumExp: nil)
-            probe.expect(out, size.forward(input.q.values, input.k.values, input.v.values))
+            for headWidth in [16, 128, 256] {
+                // Four queries at the end of 21 keys, whose two blocks of 16 lie in the other order.
+                let size = AttentionCase(queries: [4], keys: [21], heads: (4, 2), width: headWidth, mask: .causal)
+                let input = try AttentionInput(size, &probe)
+                let width = size.heads.key * size.width
+                let pad = Array(repeating: 0.0, count: 11 * width)
+                let inBlocks = { (values: [Double]) in Array(values[(16 * width)...]) + pad + values[..<(16 * width)] }
+                let shape = Shape(2, 16, size.heads.key, size.width)
+                let view = KVView(
+                    keys: try probe.put(inBlocks(input.k.values), shape, probe.dtype).tensor,
+                    values: try probe.put(inBlocks(input.v.values), shape, probe.dtype).tensor,
+                    layout: .blocks(table: try probe.put([1, 0], 1, 2), lengths: try probe.put([21], 1)))
+                let out = try probe.empty(4, size.heads.query, size.width)
+                try probe.backend.attention(
+                    input.q.tensor, cumulativeLengths: input.queryStarts, kv: view, mask: size.mask,
+                    scale: Float(size.scale), into: out, logSumExp: nil)
+                probe.expect(out, size.forward(input.q.values, input.k.values, input.v.values))
+            }
         },
         make("attention backward") { probe in
             for size in cases {
                 let input = try AttentionInput(size, &probe)
                 let (out, sums) = try input.forward(probe)
                 let dout = try probe.draw(size.tokens, size.heads.query, size.width)
-                let dq = try probe.empty(size.tokens, size.heads.query, size.width)
-                let dk = try probe.empty(size.keyTokens, size.heads.key, size.width)
-                let dv = try probe.empty(size.keyTokens, size.heads.key, size.width)
+                let (dq, dk, dv) = try input.gradients(probe)
                 try probe.backend.attentionBackward(
                     dout.tensor, q: input.q.tensor, cumulativeLengths: input.queryStarts, kv: input.view,
                     mask: size.mask,
@@ -69,9 +80,17 @@ private struct AttentionInput {
 
     init(_ size: AttentionCase, _ probe: inout CheckProbe) throws {
         self.size = size
-        q = try probe.draw(size.tokens, size.heads.query, size.width)
-        k = try probe.draw(size.keyTokens, size.heads.key, size.width)
-        v = try probe.draw(size.keyTokens, size.heads.key, size.width)
+        if size.isFused {
+            let fused = try probe.draw(size.tokens, size.fusedWidth)
+            let parts = size.parts(fused.tensor)
+            q = CheckOperand(tensor: parts.q, values: size.columns(of: fused.values, size.columns.q))
+            k = CheckOperand(tensor: parts.k, values: size.columns(of: fused.values, size.columns.k))
+            v = CheckOperand(tensor: parts.v, values: size.columns(of: fused.values, size.columns.v))
+        } else {
+            q = try probe.draw(size.tokens, size.heads.query, size.width)
+            k = try probe.draw(size.keyTokens, size.heads.key, size.width)
+            v = try probe.draw(size.keyTokens, size.heads.key, size.width)
+        }
         queryStarts = try probe.put(size.queryStarts, size.queryStarts.count)
         view = KVView(
             keys: k.tensor, values: v.tensor,
@@ -86,6 +105,16 @@ private struct AttentionInput {
             logSumExp: sums)
         return (out, sums)
     }
+
+    /// Where the gradients go, laid out as the operands.
+    func gradients(_ probe: CheckProbe) throws -> (q: Tensor, k: Tensor, v: Tensor) {
+        if size.isFused { return size.parts(try probe.empty(size.tokens, size.fusedWidth)) }
+        let (queries, keys) = (size.heads.query, size.heads.key)
+        return (
+            try probe.empty(size.tokens, queries, size.width), try probe.empty(size.keyTokens, keys, size.width),
+            try probe.empty(size.keyTokens, keys, size.width)
+        )
+    }
 }
 
 /// Attention by its definition.
@@ -94,6 +123,32 @@ private struct AttentionCase: Sendable {
     let heads: (query: Int, key: Int)
     let width: Int
     let mask: AttentionMask
+    /// Whether queries, keys and values are slices of one projection.
+    var isFused = false
+
+    /// Columns of the projection.
+    var fusedWidth: Int { columns.v.upperBound }
+
+    /// The columns of each slice.
+    var columns: (q: Range<Int>, k: Range<Int>, v: Range<Int>) {
+        let (query, key) = (heads.query * width, heads.key * width)
+        return (0..<query, query..<query + key, query + key..<query + 2 * key)
+    }
+
+    /// Queries, keys and values of a projection.
+    func parts(_ fused: Tensor) -> (q: Tensor, k: Tensor, v: Tensor) {
+        func part(_ columns: Range<Int>) -> Tensor {
+            fused.columns(columns).reshaped(fused.shape[0], columns.count / width, width)
+        }
+        return (part(columns.q), part(columns.k), part(columns.v))
+    }
+
+    /// The elements of a slice.
+    func columns(of fused: [Double], _ columns: Range<Int>) -> [Double] {
+        stride(from: 0, to: fused.count, by: fusedWidth).flatMap { row in
+            fused[row + columns.lowerBound..<row + columns.upperBound]
+        }
+    }
 
     var tokens: Int { queries.reduce(0, +) }
     var keyTokens: Int { keys.reduce(0, +) }

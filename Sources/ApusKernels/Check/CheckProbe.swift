@@ -64,9 +64,15 @@ struct CheckProbe {
         try backend.tensor(values.map { Int32($0) }, Shape(dimensions), .workspace)
     }
 
-    /// An undefined tensor of the activations' type unless told otherwise.
+    /// A tensor for an op to write, of the activations' type unless told otherwise.
+    ///
+    /// It holds what no result is, not a number or a far integer, so that an element that an op leaves unwritten is seen.
     func empty(_ dimensions: Int..., dtype: DType? = nil) throws -> Tensor {
-        try backend.empty(Shape(dimensions), dtype ?? self.dtype, .workspace)
+        let tensor = try backend.empty(Shape(dimensions), dtype ?? self.dtype, .workspace)
+        let byte: UInt8 = tensor.dtype.isFloating ? 0xff : 0xa5
+        let bytes = Array(repeating: byte, count: tensor.dtype.byteCount(elements: tensor.count))
+        try bytes.withUnsafeBytes { try backend.upload($0, into: tensor) }
+        return tensor
     }
 
     /// A tensor of zeros, `f32`.

@@ -26,10 +26,9 @@ public struct OpCheck: Sendable {
 
     /// Every check of every op of ``Backend``.
     public static let all: [OpCheck] = [
-        product, grouped, blockSparse, norm, activation, rotary, attention, router, gate, routerLoss, capacity,
-        routedRows, loss,
-        elementwise,
-        reduction, optimizer,
+        product, grouped, blockSparse, norm, activation, rotary, attention, router, gate, routerPass, routerLoss,
+        capacity,
+        routedRows, decode, loss, elementwise, reduction, optimizer,
     ].flatMap { $0.flatMap { $0 } }
 
     /// The largest relative error, by norm, that `dtype` may show.
@@ -47,6 +46,14 @@ public struct OpCheck: Sendable {
         public let tolerance: Double
         /// Whether the op computes what it should.
         public var passes: Bool { error <= tolerance }
+
+        /// What a check found that is not of a single op.
+        public init(name: String, dtype: DType, error: Double, tolerance: Double) {
+            self.name = name
+            self.dtype = dtype
+            self.error = error
+            self.tolerance = tolerance
+        }
     }
 
     /// Runs the op on `backend`.

@@ -31,6 +31,18 @@ extension OpCheck {
                 probe.expect(c.tensor, zip(expected, c.values).map { $0 + $1 })
             }
         },
+        make("matmul with bias") { probe in
+            // An odd place of the bias too, where a device may have to add it in another way.
+            for ((m, n, k), skipped) in zip(sizes, [0, 0, 1, 0]) {
+                let (a, b) = (try probe.draw(m, k), try probe.draw(n, k))
+                let bias = try probe.draw(n + skipped)
+                let c = try probe.empty(m, n)
+                try probe.backend.matMul(
+                    a.tensor.matrix, b.tensor.transpose, bias: bias.tensor[skipped..<n + skipped], into: c)
+                let product = definition(m, n, k, { a.values[$0 * k + $1] }, { b.values[$1 * k + $0] })
+                probe.expect(c, product.enumerated().map { $1 + bias.values[skipped + $0 % n] })
+            }
+        },
         make("matmul of picked rows") { probe in
             let (m, n, k) = (37, 40, 24)
             let (a, b) = (try probe.draw(20, k), try probe.draw(n, k))
@@ -80,19 +92,15 @@ extension OpCheck {
             for (count, (n, k)) in pairs {
                 let group = Groups(count)
                 let (dy, x) = (try probe.draw(group.rows, n), try probe.draw(group.rows, k))
-                let gradient = try probe.draw(count.count, n, k, dtype: .f32)
-                try probe.backend.groupedWeightGradient(
-                    dy.tensor, x.tensor, rows: nil, offsets: probe.put(group.offsets, count.count + 1),
-                    into: gradient.tensor)
-                var expected = gradient.values
-                for (row, expert) in group.expertOfRow.enumerated() {
-                    for i in 0..<n {
-                        for j in 0..<k {
-                            expected[(expert * n + i) * k + j] += dy.values[row * n + i] * x.values[row * k + j]
-                        }
-                    }
+                let product = group.weightGradient(n, k, { dy.values[$0 * n + $1] }, { x.values[$0 * k + $1] })
+                let old = try probe.draw(count.count, n, k, dtype: .f32)
+                for gradient in [old.tensor, try probe.empty(count.count, n, k, dtype: .f32)] {
+                    let adds = gradient.storage === old.tensor.storage
+                    try probe.backend.groupedWeightGradient(
+                        dy.tensor, x.tensor, rows: nil, offsets: probe.put(group.offsets, count.count + 1),
+                        into: gradient, adds: adds)
+                    probe.expect(gradient, adds ? zip(old.values, product).map(+) : product)
                 }
-                probe.expect(gradient.tensor, expected)
             }
         },
     ]
@@ -122,5 +130,16 @@ private struct Groups {
         (0..<rows * n).map { place in
             (0..<k).reduce(0) { $0 + x(place / n, $1) * w(expertOfRow[place / n], $1, place % n) }
         }
+    }
+
+    /// (E, N, K) of the sums of `dy(row, n) x(row, k)` over each expert's rows.
+    func weightGradient(_ n: Int, _ k: Int, _ dy: (Int, Int) -> Double, _ x: (Int, Int) -> Double) -> [Double] {
+        var result = Array(repeating: 0.0, count: (offsets.count - 1) * n * k)
+        for (row, expert) in expertOfRow.enumerated() {
+            for i in 0..<n {
+                for j in 0..<k { result[(expert * n + i) * k + j] += dy(row, i) * x(row, j) }
+            }
+        }
+        return result
     }
 }

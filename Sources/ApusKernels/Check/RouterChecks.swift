@@ -57,19 +57,12 @@ extension OpCheck {
             }
         },
         make("sort by expert", [.f32]) { probe in
-            let (t, e, k) = (40, 6, 2)
-            // Expert 3 gets nobody, and some choices are dropped.
-            let ids = (0..<t * k).map { _ in [0, 1, 2, 4, 5, -1][probe.integer(below: 6)] }
-            let order = try probe.backend.sortByExpert(probe.put(ids, t, k), experts: e)
-            let slots = (0..<e).flatMap { expert in ids.indices.filter { ids[$0] == expert } }
-            let counts = (0..<e).map { expert in ids.count { $0 == expert } }
-            probe.expect(order.counts, equals: counts)
-            probe.expect(order.offsets, equals: counts.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) })
-            probe.expect(order.rowToSlot[0..<slots.count], equals: slots)
-            probe.expect(order.rowToToken[0..<slots.count], equals: slots.map { $0 / k })
-            var rows = Array(repeating: -1, count: ids.count)
-            for (row, slot) in slots.enumerated() { rows[slot] = row }
-            probe.expect(order.slotToRow, equals: rows)
+            // One chunk of a device's sort and several; experts that get nobody, and choices that are dropped.
+            for (t, e, k) in [(40, 6, 2), (1500, 5, 3), (900, 300, 4), (3, 1, 1)] {
+                let ids = (0..<t * k).map { _ in probe.integer(below: e + 1) - 1 }.map { $0 == 3 ? -1 : $0 }
+                let order = try probe.backend.sortByExpert(probe.put(ids, t, k), experts: e)
+                probe.expect(order, of: ids, choices: k, experts: e)
+            }
         },
     ]
 

@@ -17,13 +17,14 @@ public protocol GroupedMatMulOp {
     func groupedMatMul(
         _ x: Tensor, rows: Tensor?, weights: Tensor, transposed: Bool, offsets: Tensor, into out: Tensor) throws
 
-    /// `gradient[e] += dy[group]^T x[group]` over the rows of each expert.
+    /// `gradient[e] (+)= dy[group]^T x[group]` over the rows of each expert; 0 for one without rows.
     ///
     /// - Parameters:
     ///   - dy: (R, N) gradients of the outputs.
     ///   - x: (R, K) rows, or, with `rows`, the matrix they are picked from.
-    ///   - gradient: (E, N, K), accumulated in place; `f32` or `bf16`.
-    func groupedWeightGradient(_ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor) throws
+    ///   - gradient: (E, N, K), `f32` or `bf16`; not read without `adds`.
+    func groupedWeightGradient(
+        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor, adds: Bool) throws
 }
 
 extension CPUBackend: GroupedMatMulOp {
@@ -54,7 +55,7 @@ extension CPUBackend: GroupedMatMulOp {
     }
 
     public func groupedWeightGradient(
-        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor
+        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor, adds: Bool
     ) throws {
         let (experts, width, depth) = (gradient.shape[0], gradient.shape[1], gradient.shape[2])
         precondition(offsets.count == experts + 1 && gradient.isContiguous)
@@ -66,16 +67,21 @@ extension CPUBackend: GroupedMatMulOp {
         let groups = groups(offsets)
         let (x, rows) = try picked(x, rows, groups) {
             Product(
-                dy.transpose, $0, into: gradient[0..<1].reshaped(width, depth), beta: 1,
+                dy.transpose, $0, into: gradient[0..<1].reshaped(width, depth), beta: adds ? 1 : 0,
                 isBatchInvariant: isBatchInvariant)
         }
         var queue = ProductQueue(self)
         for (expert, range) in groups {
             let source = rows.map { Matrix(x, rows: $0[range]) } ?? Matrix(x[range])
             let target = gradient[expert..<expert + 1].reshaped(width, depth)
-            queue.add(Product(dy[range].transpose, source, into: target, beta: 1, isBatchInvariant: isBatchInvariant))
+            queue.add(
+                Product(
+                    dy[range].transpose, source, into: target, beta: adds ? 1 : 0, isBatchInvariant: isBatchInvariant))
         }
         try queue.run()
+        guard !adds else { return }
+        let busy = Set(groups.map(\.expert))
+        for expert in 0..<experts where !busy.contains(expert) { fill(gradient[expert..<expert + 1], with: 0) }
     }
 
     /// The rows themselves where oneDNN can then compute the products and is worth a copy; else the index as it is.

@@ -48,6 +48,16 @@ public protocol MatMulOp {
     /// The three forms of a linear layer with weight `w` (out, in): forward `x * w.transpose`, data gradient `dy * w`,
     /// weight gradient `dy.transpose * x` with beta 1. With beta 0 the old `c` is not read.
     func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float, beta: Float) throws
+    /// `c = op(a) op(b) + bias`, with `bias` (N) added to every row.
+    func matMul(_ a: Matrix, _ b: Matrix, bias: Tensor, into c: Tensor) throws
+}
+
+extension MatMulOp where Self: ElementwiseOp {
+    /// The product, then the bias in a pass of its own.
+    public func matMul(_ a: Matrix, _ b: Matrix, bias: Tensor, into c: Tensor) throws {
+        try matMul(a, b, into: c)
+        try addBias(c, bias: bias, into: c)
+    }
 }
 
 extension MatMulOp {

@@ -1,6 +1,8 @@
 public import ApusTensor
 import CApusKernels
 
+// Shape letters: E experts, G routing groups.
+
 /// The constants of one AdamW step (Loshchilov and Hutter 2019, algorithm 2).
 public struct AdamWStep: Sendable {
     /// Learning rate of this step.
@@ -49,7 +51,7 @@ public struct AdamWBuffers: Sendable {
     public var first: Tensor
     /// Second moment.
     public var second: Tensor
-    /// Accumulated gradient; zeroed by the step.
+    /// Accumulated gradient.
     public var gradient: Tensor
 
     /// The buffers of a step.
@@ -62,24 +64,69 @@ public struct AdamWBuffers: Sendable {
     }
 }
 
-/// Optimizer steps, one pass over memory each.
-public protocol OptimizerOp {
-    /// One AdamW step; `gradientScale` (1) `f32` multiplies the gradient in the pass, which also zeroes it.
-    ///
-    /// With `bf16` weights and no master, weights and moments are rounded stochastically, keyed by `rounding` and
-    /// `firstElement + i`.
-    func adamW(
-        _ buffers: AdamWBuffers, _ step: AdamWStep, gradientScale: Tensor, rounding: RandomStream, firstElement: UInt64)
-        throws
-    /// `scale[0] = ` the factor that brings a gradient with this sum of squares to a norm of at most `limit`.
-    func clipFactor(sumOfSquares: Tensor, limit: Float, into scale: Tensor) throws
+/// What one step does to a dense run of parameters.
+public struct AdamWRun: Sendable {
+    /// Weights, gradient and state.
+    public var buffers: AdamWBuffers
+    /// The constants of the step.
+    public var step: AdamWStep
+    /// What the stochastic rounding of `bf16` weights without a master is keyed by, with `firstElement + i`.
+    public var rounding: RandomStream
+    /// See ``rounding``.
+    public var firstElement: UInt64
+
+    /// A step of these buffers.
+    public init(_ buffers: AdamWBuffers, _ step: AdamWStep, rounding: RandomStream, firstElement: UInt64 = 0) {
+        self.buffers = buffers
+        self.step = step
+        self.rounding = rounding
+        self.firstElement = firstElement
+    }
 }
 
-extension CPUBackend: OptimizerOp {
+/// The end of a training step: the norm, the optimizer, and what is not trained by gradients.
+///
+/// A device may be given the next step before the host has seen how this one went. So the device itself holds back what
+/// must not happen: ``clipFactor(sumOfSquares:loss:previous:limit:into:)`` yields NaN where a number of the step is not
+/// finite, or where the step before was held back, and ops that take that `gradientScale` then change nothing.
+public protocol OptimizerOp {
+    /// One AdamW step of all `runs`, in one pass over memory; `gradientScale` (1) `f32` multiplies the gradients in the
+    /// pass. Where it is not finite, nothing changes: no weight, no moment.
+    ///
+    /// With `bf16` weights and no master, weights and moments are rounded stochastically.
+    func adamW(_ runs: [AdamWRun], gradientScale: Tensor) throws
+    /// `sum[0] = ` the sum of squares of all gradients, each dense, in a fixed order. `sum` is `f32`.
+    func gradientSquares(_ gradients: [Tensor], into sum: Tensor) throws
+    /// `scale[0] = ` the factor that brings a gradient with this sum of squares to a norm of at most `limit`, 1 where that
+    /// is 0 or less; NaN where the sum, `loss` or `previous`, the factor of the step before, is not finite.
+    func clipFactor(sumOfSquares: Tensor, loss: Tensor?, previous: Tensor?, limit: Float, into scale: Tensor) throws
+    /// Adds `rate` to the `bias` (E) `f32` of each expert whose load lies below the mean, and takes it from those above.
+    ///
+    /// An expert's load is the sum of its `choices`, (G, E) `f32` each. Nothing changes where `gradientScale` is not
+    /// finite.
+    func moveSelectionBias(_ bias: Tensor, choices: [Tensor], rate: Float, gradientScale: Tensor) throws
+}
+
+extension OptimizerOp {
+    /// One AdamW step of one run.
     public func adamW(
         _ buffers: AdamWBuffers, _ step: AdamWStep, gradientScale: Tensor, rounding: RandomStream, firstElement: UInt64
     ) throws {
+        try adamW(
+            [AdamWRun(buffers, step, rounding: rounding, firstElement: firstElement)], gradientScale: gradientScale)
+    }
+}
+
+extension CPUBackend: OptimizerOp {
+    public func adamW(_ runs: [AdamWRun], gradientScale: Tensor) throws {
         try gradientScale.waitUntilReady()
+        let scale = gradientScale.pointer(to: Float.self)[0]
+        guard scale.isFinite else { return }
+        for run in runs { try adamW(run, scale: scale) }
+    }
+
+    private func adamW(_ run: AdamWRun, scale: Float) throws {
+        let (buffers, step) = (run.buffers, run.step)
         try buffers.gradient.waitUntilReady()
         try buffers.weights.waitUntilReady()
         try buffers.master?.waitUntilReady()
@@ -93,10 +140,9 @@ extension CPUBackend: OptimizerOp {
         constants.weight_decay = step.weightDecay
         constants.bias_correction1 = step.correction(step.beta1)
         constants.bias_correction2 = step.correction(step.beta2)
-        constants.gradient_scale = gradientScale.pointer(to: Float.self)[0]
-        constants.zero_gradient = true
+        constants.gradient_scale = scale
         let fixed = constants
-        let stream = rounding.kernelStream
+        let stream = run.rounding.kernelStream
         overElements(buffers.weights.count) { begin, count in
             var constants = fixed
             switch (buffers.weights.dtype, buffers.master) {
@@ -114,15 +160,40 @@ extension CPUBackend: OptimizerOp {
                 apus_adamw_bf16_pure(
                     buffers.weights.pointer(to: UInt16.self) + begin, buffers.first.pointer(to: UInt16.self) + begin,
                     buffers.second.pointer(to: UInt16.self) + begin, buffers.gradient.pointer(to: UInt16.self) + begin,
-                    count, &constants, stream, firstElement + UInt64(begin))
+                    count, &constants, stream, run.firstElement + UInt64(begin))
             }
         }
     }
 
-    public func clipFactor(sumOfSquares: Tensor, limit: Float, into scale: Tensor) throws {
-        try sumOfSquares.waitUntilReady()
+    public func gradientSquares(_ gradients: [Tensor], into sum: Tensor) throws {
+        fill(sum, with: 0)
+        for gradient in gradients { try sumOfSquares(gradient, into: sum, adds: true) }
+    }
+
+    public func clipFactor(
+        sumOfSquares: Tensor, loss: Tensor?, previous: Tensor?, limit: Float, into scale: Tensor
+    ) throws {
+        let isSound = try [sumOfSquares, loss, previous].compactMap(\.self).allSatisfy { tensor in
+            try tensor.waitUntilReady()
+            return tensor.pointer(to: Float.self)[0].isFinite
+        }
         let norm = sumOfSquares.pointer(to: Float.self)[0].squareRoot()
         // The small constant is PyTorch's, so that a clipped run follows its loss curve.
-        scale.pointer(to: Float.self)[0] = limit > 0 ? min(1, limit / (norm + 1e-6)) : 1
+        scale.pointer(to: Float.self)[0] = !isSound ? .nan : limit > 0 ? min(1, limit / (norm + 1e-6)) : 1
+    }
+
+    public func moveSelectionBias(_ bias: Tensor, choices: [Tensor], rate: Float, gradientScale: Tensor) throws {
+        try gradientScale.waitUntilReady()
+        guard gradientScale.pointer(to: Float.self)[0].isFinite else { return }
+        var loads = Array(repeating: 0, count: bias.count)
+        for part in choices {
+            try part.waitUntilReady()
+            for (index, count) in part.floats().enumerated() { loads[index % bias.count] += Int(count) }
+        }
+        let mean = Float(loads.reduce(0, +)) / Float(loads.count)
+        let values = bias.pointer(to: Float.self)
+        for (expert, load) in loads.enumerated() {
+            values[expert] += rate * (Float(load) < mean ? 1 : Float(load) > mean ? -1 : 0)
+        }
     }
 }

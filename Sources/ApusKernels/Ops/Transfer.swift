@@ -11,6 +11,13 @@ public protocol TransferOp {
     /// Returns at once, with the result's ``Tensor/ready`` event to wait for. A copy from a device is made on its stream,
     /// after all earlier ops.
     func download(_ source: Tensor) throws -> Tensor
+    /// The same of several tensors, in as few copies as the device can.
+    func download(_ sources: [Tensor]) throws -> [Tensor]
+}
+
+extension TransferOp {
+    /// One after the other.
+    public func download(_ sources: [Tensor]) throws -> [Tensor] { try sources.map { try download($0) } }
 }
 
 extension TransferOp where Self: Backend {

@@ -1,13 +1,16 @@
-import Glibc
+public import ApusKernels
 
 /// Records what ran when, as spans inside each other, for some steps of a run.
 ///
 /// Whatever is timed asks an optional trace, so that a run without one pays a comparison with `nil` for each op and
-/// nothing else. A trace reads the clock only: it changes no value and no order. On the CPU an op is done when it
-/// returns, so the host's clock is the op's.
+/// nothing else. A trace puts marks between ops and reads the times when it is asked for them: it changes no value and no
+/// order, and nobody waits for a device while it records. Times are the backend's: on the CPU an op is done when it
+/// returns, and on a GPU the device's own clock tells, so that a span is the time in which the device did the work, not
+/// that in which the host asked for it. Work that a backend records to repeat it (``RecordingOp``) is not traced.
 ///
 /// Spans, from the outside in: the step, its phases, the model's parts, ops, and adjoints. An op is recorded when it
-/// is done and reaches back to where the one before it ended; one of less than a microsecond, a view, is left out.
+/// is done and reaches back to where the one before it ended. Ops and adjoints of less than a microsecond, which are
+/// views, are left out.
 public final class Trace {
     /// What a span is of.
     public enum Category: String, Sendable {
@@ -29,40 +32,75 @@ public final class Trace {
         public let name: String
         /// What it is of.
         public let category: Category
-        /// When it began, in nanoseconds of a clock that never goes back.
+        /// When it began, in nanoseconds since the trace's first mark.
         public let start: Int
         /// How long it took, in nanoseconds.
-        public fileprivate(set) var duration: Int
+        public let duration: Int
     }
 
-    /// What was recorded, a span before those inside it.
-    public private(set) var spans: [Span] = []
-    private var open: [Int] = []
-    private var mark = 0
+    /// A span by the places of its marks; its end is `nil` while it is open.
+    private struct Stretch {
+        let name: String
+        let category: Category
+        let begin: Int
+        var end: Int?
+    }
 
-    /// A trace without spans.
-    public init() {}
+    private let clock: any ClockOp
+    private var marks: [any TimeMark] = []
+    private var stretches: [Stretch] = []
+    private var open: [Int] = []
+    /// Nanoseconds from the first mark to each of those that were read.
+    private var times: [Int] = []
+    private var failure: (any Error)?
+
+    /// A trace without spans, of what `backend` does.
+    public init(on backend: any ClockOp) { clock = backend }
 
     /// Begins a span inside those that are open.
     public func begin(_ name: String, _ category: Category) {
-        mark = Trace.now()
-        open.append(spans.count)
-        spans.append(Span(name: name, category: category, start: mark, duration: 0))
+        mark()
+        open.append(stretches.count)
+        stretches.append(Stretch(name: name, category: category, begin: marks.count - 1))
     }
 
     /// Ends the span that was begun last.
     public func end() {
-        mark = Trace.now()
+        mark()
         guard let index = open.popLast() else { preconditionFailure("every end has its begin") }
-        spans[index].duration = mark - spans[index].start
+        stretches[index].end = marks.count - 1
     }
 
-    /// Records that an op has just been done.
+    /// Whether the backend has done all that was recorded, so that ``spans()`` does not wait.
+    public var isComplete: Bool { marks.last?.isComplete ?? true }
+
+    /// What was recorded and is not open, a span before those inside it. Waits for the backend, once.
+    ///
+    /// - Throws: what the device ended with, or why it made no mark.
+    public func spans() throws -> [Span] {
+        if let failure { throw failure }
+        try marks.last?.wait()
+        // From mark to mark: a device tells the time between two in few digits.
+        for index in times.count..<marks.count {
+            let step = index == 0 ? 0 : try marks[index].seconds(since: marks[index - 1])
+            times.append((times.last ?? 0) + Int((step * 1e9).rounded()))
+        }
+        return stretches.compactMap { stretch in
+            guard let end = stretch.end else { return nil }
+            let duration = times[end] - times[stretch.begin]
+            let isSmall = stretch.category == .op || stretch.category == .adjoint
+            if isSmall, duration < 1000 { return nil }
+            return Span(
+                name: stretch.name, category: stretch.category, start: times[stretch.begin], duration: duration)
+        }
+    }
+
+    /// Records that an op has just been enqueued, or done.
     func finished(_ name: String) {
-        let start = mark
-        mark = Trace.now()
-        guard mark - start >= 1000 else { return }
-        spans.append(Span(name: name, category: .op, start: start, duration: mark - start))
+        // Without a mark before it nothing tells when it began.
+        let begin = max(marks.count - 1, 0)
+        mark()
+        stretches.append(Stretch(name: name, category: .op, begin: begin, end: marks.count - 1))
     }
 
     /// Begins an adjoint, inside the part of the model that its op was in.
@@ -78,14 +116,17 @@ public final class Trace {
     func leavePart() { if openPart != nil { end() } }
 
     private var openPart: String? {
-        guard let index = open.last, spans[index].category == .part else { return nil }
-        return spans[index].name
+        guard let index = open.last, stretches[index].category == .part else { return nil }
+        return stretches[index].name
     }
 
-    private static func now() -> Int {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return time.tv_sec * 1_000_000_000 + time.tv_nsec
+    /// A device that makes no mark has failed: the op that is next says so, and whoever asks for the spans is told.
+    private func mark() {
+        do {
+            marks.append(try clock.timeMark())
+        } catch {
+            failure = failure ?? error
+        }
     }
 }
 

@@ -34,8 +34,10 @@ public struct Embedding {
         }
         return context.tape.record("embedding", inputs: [], output: y) { [table, positionTable] flow in
             guard let dy = flow.output() else { return }
-            if let gradient = table.gradient { try flow.backend.embedBackward(dy, tokens: tokens, into: gradient) }
-            if let gradient = positionTable?.gradient {
+            if let gradient = try table.gradient() {
+                try flow.backend.embedBackward(dy, tokens: tokens, into: gradient)
+            }
+            if let gradient = try positionTable?.gradient() {
                 try flow.backend.embedBackward(dy, tokens: positions, into: gradient)
             }
         }

@@ -41,12 +41,14 @@ public struct FeedForward {
     private func backward(_ dy: Tensor, _ x: Variable, h: Tensor, _ flow: borrowing GradientFlow) throws {
         let backend = flow.backend
         let da = try backend.empty(Shape(dy.shape[0], output.weightShape[1]), dy.dtype)
-        let a = try backend.empty(da.shape, da.dtype)
         try output.withWeights(on: backend.stream) { try backend.matMul(dy.matrix, $0.matrix, into: da) }
-        try backend.activateBackward(activation, da, h: h, into: h, recomputed: a)
-        if let gradient = output.gradient { try backend.matMul(dy.transpose, a.matrix, into: gradient, adds: true) }
-        if let gradient = input.gradient {
-            try backend.matMul(h.transpose, x.tensor.matrix, into: gradient, adds: true)
+        try backend.activateBackward(activation, da, h: h, into: h, recomputed: da)
+        let a = da
+        if let (gradient, adds) = try output.gradientTarget() {
+            try backend.matMul(dy.transpose, a.matrix, into: gradient, adds: adds)
+        }
+        if let (gradient, adds) = try input.gradientTarget() {
+            try backend.matMul(h.transpose, x.tensor.matrix, into: gradient, adds: adds)
         }
         try flow.accumulate(into: x) { dx, adds in
             try input.withWeights(on: backend.stream) { try backend.matMul(h.matrix, $0.matrix, into: dx, adds: adds) }

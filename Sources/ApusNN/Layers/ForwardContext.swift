@@ -36,6 +36,14 @@ public struct TokenLayout: Sendable {
     /// T.
     public var tokenCount: Int { positions.count }
 
+    /// The same layout for tokens elsewhere in the global batch, or with positions and first keys (T) of their own.
+    public func at(firstGlobalToken: Int, positions: Tensor? = nil, firstKey: Tensor? = nil) -> TokenLayout {
+        TokenLayout(
+            cumulativeLengths: cumulativeLengths, positions: positions ?? self.positions,
+            firstKey: firstKey ?? self.firstKey, routingGroups: routingGroups, balanceGroups: balanceGroups,
+            tokenMask: tokenMask, firstGlobalToken: firstGlobalToken)
+    }
+
     /// Sequences of the given lengths, each starting at the given position, `groupSize` of them to a routing group and
     /// `balanceSize` to a group of the balance loss (as many by default).
     ///

@@ -81,7 +81,9 @@ public struct LanguageModelLoss {
         // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
         let gradient = x.dtype == .f32 ? logits : try backend.empty(logits.shape, x.dtype)
         try backend.crossEntropyBackward(logits, targets: targets, logSumExp: logSumExp, scale: factor, into: gradient)
-        if let target = weight.gradient { try backend.matMul(gradient.transpose, x.matrix, into: target, adds: true) }
+        if let (target, adds) = try weight.gradientTarget() {
+            try backend.matMul(gradient.transpose, x.matrix, into: target, adds: adds)
+        }
         guard let dx else { return }
         try weight.withWeights(on: backend.stream) {
             try backend.matMul(gradient.matrix, $0.matrix, into: dx, adds: adds)

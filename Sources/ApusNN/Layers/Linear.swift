@@ -21,9 +21,11 @@ public struct Linear {
     public func callAsFunction(_ x: Variable, on tape: Tape, outputType: DType? = nil) throws -> Variable {
         let backend = tape.backend
         let y = try backend.empty(Shape(x.shape[0], weight.weightShape[0]), outputType ?? x.dtype)
-        try weight.withWeights(on: backend.stream) { try backend.matMul(x.tensor.matrix, $0.transpose, into: y) }
-        if let bias {
-            try bias.withWeights(on: backend.stream) { try backend.addBias(y, bias: $0, into: y) }
+        try weight.withWeights(on: backend.stream) { weight in
+            guard let bias else { return try backend.matMul(x.tensor.matrix, weight.transpose, into: y) }
+            try bias.withWeights(on: backend.stream) {
+                try backend.matMul(x.tensor.matrix, weight.transpose, bias: $0, into: y)
+            }
         }
         return tape.record("linear", inputs: [x], output: y) { [weight, bias] flow in
             guard let dy = flow.output() else { return }
@@ -33,10 +35,10 @@ public struct Linear {
                     try backend.matMul(dy.matrix, $0.matrix, into: dx, adds: adds)
                 }
             }
-            if let gradient = weight.gradient {
-                try backend.matMul(dy.transpose, x.tensor.matrix, into: gradient, adds: true)
+            if let (gradient, adds) = try weight.gradientTarget() {
+                try backend.matMul(dy.transpose, x.tensor.matrix, into: gradient, adds: adds)
             }
-            if let gradient = bias?.gradient { try backend.addColumnSums(dy, into: gradient) }
+            if let gradient = try bias?.gradient() { try backend.addColumnSums(dy, into: gradient) }
         }
     }
 }

@@ -106,10 +106,10 @@ public struct Norm {
             if let mean = statistics.mean {
                 try backend.layerNormBackward(
                     dy, x: x, weight: weights, mean: mean, rstd: rstd, into: dx, adds: adds,
-                    weightGradient: weight.gradient, biasGradient: bias?.gradient)
+                    weightGradient: try weight.gradient(), biasGradient: try bias?.gradient())
             } else {
                 try backend.rmsNormBackward(
-                    dy, x: x, weight: weights, rstd: rstd, into: dx, adds: adds, weightGradient: weight.gradient)
+                    dy, x: x, weight: weights, rstd: rstd, into: dx, adds: adds, weightGradient: try weight.gradient())
             }
         }
     }

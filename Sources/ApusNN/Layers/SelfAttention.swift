@@ -129,7 +129,7 @@ public struct SelfAttention {
                 try weight.withWeights(on: flow.backend.stream) {
                     try flow.backend.rmsNormBackward(
                         rows, x: normRows(part(source), weight), weight: $0, rstd: rstd, into: rows, adds: false,
-                        weightGradient: weight.gradient)
+                        weightGradient: try weight.gradient())
                 }
             }
             try flow.accumulate(total, into: fused)

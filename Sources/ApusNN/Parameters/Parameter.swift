@@ -35,8 +35,8 @@ public struct Shard: Sendable, Equatable {
 /// A handle on one trained tensor: its name and place in the model, and the way to its storage.
 ///
 /// Ops obtain the weights by ``acquire(on:)`` and give them back by ``release(on:)``, so that whoever owns the storage
-/// may gather it from other ranks, fetch it from the host or dequantise it in between. Gradients are views of a flat
-/// buffer and are accumulated in place.
+/// may gather it from other ranks, fetch it from the host or dequantise it in between. Gradients are views of flat
+/// buffers and are accumulated in place.
 public final class Parameter {
     /// The stable name, the same on every rank and in every checkpoint: `model.layers.3.mlp.experts.7.up_proj.weight`.
     public let name: String
@@ -104,8 +104,14 @@ public protocol Weight {
     func acquire(on stream: Stream) throws -> Tensor
     /// Ends a use begun by ``acquire(on:)``.
     func release(on stream: Stream)
-    /// The accumulated gradient, or `nil` when the weights are not trained.
-    var gradient: Tensor? { get }
+    /// The accumulated gradient, zero at first, or `nil` when the weights are not trained.
+    ///
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``; see ``GradientPart``.
+    func gradient() throws -> Tensor?
+    /// The same for somebody who writes it whole: what is there is to be added to with `adds`, else undefined.
+    ///
+    /// - Throws: as ``gradient()``.
+    func gradientTarget() throws -> (gradient: Tensor, adds: Bool)?
 }
 
 extension Weight {
@@ -125,7 +131,11 @@ extension Parameter: Weight {
 
     public func release(on stream: Stream) {}
 
-    public var gradient: Tensor? { placed.group.gradient(at: placed.offset, localShape) }
+    public func gradient() throws -> Tensor? { try placed.group.gradient(at: placed.offset, localShape) }
+
+    public func gradientTarget() throws -> (gradient: Tensor, adds: Bool)? {
+        try placed.group.gradientTarget(at: placed.offset, localShape)
+    }
 }
 
 /// Parameters that lie next to each other, read as one tensor: the three projections of attention, or the matrices of
@@ -148,7 +158,11 @@ public struct ParameterSpan: Weight {
 
     public func release(on stream: Stream) {}
 
-    public var gradient: Tensor? { place.group.gradient(at: place.offset, weightShape) }
+    public func gradient() throws -> Tensor? { try place.group.gradient(at: place.offset, weightShape) }
+
+    public func gradientTarget() throws -> (gradient: Tensor, adds: Bool)? {
+        try place.group.gradientTarget(at: place.offset, weightShape)
+    }
 
     private var place: Parameter.Placement {
         let first = parameters[0].placed

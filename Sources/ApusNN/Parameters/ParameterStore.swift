@@ -1,7 +1,7 @@
 public import ApusKernels
 public import ApusTensor
 
-/// Parameters of one role and decay, in one flat buffer for weights and one for gradients.
+/// Parameters of one role and decay, in a flat buffer for weights and others for gradients.
 public final class ParameterGroup {
     /// The role that all of them have.
     public let role: ParameterRole
@@ -13,8 +13,8 @@ public final class ParameterGroup {
     public let parameters: [Parameter]
     /// All weights, dense.
     public let weights: Tensor
-    /// All gradients, dense; `nil` when the model is not trained.
-    public let gradients: Tensor?
+    /// All gradients, in the order of storage; none when the model is not trained.
+    public let gradientParts: [GradientPart]
 
     init(
         role: ParameterRole, decays: Bool, precision: Precision, parameters: [Parameter], backend: any Backend,
@@ -26,7 +26,7 @@ public final class ParameterGroup {
         self.parameters = parameters
         let count = parameters.reduce(0) { $0 + $1.localShape.count }
         weights = try backend.empty(Shape(count), precision.modelType, .parameters)
-        gradients = isTrained ? try backend.zeros(Shape(count), precision.gradientType, .gradients) : nil
+        gradientParts = isTrained ? GradientPart.parts(of: parameters, precision.gradientType, backend: backend) : []
         var offset = 0
         for parameter in parameters {
             parameter.place(in: self, at: offset)
@@ -36,7 +36,22 @@ public final class ParameterGroup {
 
     func weights(at offset: Int, _ shape: Shape) -> Tensor { view(weights, offset, shape) }
 
-    func gradient(at offset: Int, _ shape: Shape) -> Tensor? { gradients.map { view($0, offset, shape) } }
+    func gradient(at offset: Int, _ shape: Shape) throws -> Tensor? {
+        try part(at: offset).map { part in
+            let first = offset - part.range.lowerBound
+            return view(try part.complete(first..<first + shape.count), 0, shape)
+        }
+    }
+
+    func gradientTarget(at offset: Int, _ shape: Shape) throws -> (gradient: Tensor, adds: Bool)? {
+        try part(at: offset).map { part in
+            let first = offset - part.range.lowerBound
+            let (gradient, adds) = try part.target(first..<first + shape.count)
+            return (view(gradient, 0, shape), adds)
+        }
+    }
+
+    private func part(at offset: Int) -> GradientPart? { gradientParts.last { $0.range.lowerBound <= offset } }
 
     private func view(_ buffer: Tensor, _ offset: Int, _ shape: Shape) -> Tensor {
         Tensor(
@@ -85,6 +100,14 @@ public final class ParameterStore {
             }
         }
         self.groups = groups
+    }
+
+    /// Every part of the gradients, in the groups' order.
+    public var gradientParts: [GradientPart] { groups.flatMap(\.gradientParts) }
+
+    /// Gives the gradients' memory back; the next that are asked for are zero.
+    public func releaseGradients() {
+        for part in gradientParts { part.release() }
     }
 
     /// The parameter of this name.

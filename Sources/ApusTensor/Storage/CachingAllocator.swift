@@ -22,11 +22,15 @@ public final class CachingAllocator: Sendable {
         var statistics = MemoryStatistics()
         var cache = BlockCache()
         var parked = ParkedBlocks()
+        /// Where blocks come from and go to while work is recorded.
+        var reserve: MemoryReserve?
+        /// Bytes that reserves hold and no tensor does.
+        var reservedBytes = 0
         /// Highest number of live bytes, which ``CachingAllocator/resetPeaks()`` leaves alone.
         var highestLive = 0
 
         /// Bytes that are held and not live.
-        var heldForReuse: Int { cache.byteCount + parked.byteCount }
+        var heldForReuse: Int { cache.byteCount + parked.byteCount + reservedBytes }
     }
 
     /// An allocator of host memory, refusing to hold more than `limit` bytes.
@@ -50,9 +54,11 @@ public final class CachingAllocator: Sendable {
     ///   ``TensorError/deviceFailed(_:)``.
     public func allocate(byteCount: Int, purpose: MemoryPurpose) throws(TensorError) -> Storage {
         precondition(byteCount >= 0)
-        let size = CachingAllocator.sizeClass(of: byteCount)
+        let size = BlockCache.sizeClass(of: byteCount)
+        var reserve: MemoryReserve?
         let address = try state.withLock { state throws(TensorError) -> UInt? in
             if let limit, state.statistics.totalLive + size > limit { return nil }
+            reserve = state.reserve
             guard let address = try takeBlock(size, from: &state) else { return nil }
             state.statistics.record(size, purpose: purpose)
             state.statistics.cached = state.heldForReuse
@@ -64,7 +70,7 @@ public final class CachingAllocator: Sendable {
         guard let address, let pointer = UnsafeMutableRawPointer(bitPattern: address) else {
             throw .outOfMemory(requested: byteCount, purpose: purpose, statistics: statistics, limit: limit)
         }
-        return Storage(pointer: pointer, byteCount: size, purpose: purpose, allocator: self)
+        return Storage(pointer: pointer, byteCount: size, purpose: purpose, allocator: self, reserve: reserve)
     }
 
     /// A snapshot of the accounts.
@@ -84,14 +90,22 @@ public final class CachingAllocator: Sendable {
         state.withLock { state in
             state.parked.move(to: &state.cache, waiting: true)
             state.cache.release(downTo: 0, to: source)
-            state.statistics.cached = 0
+            state.statistics.cached = state.heldForReuse
         }
     }
 
-    /// Takes a block back; it is handed out again when all of `uses` are over.
-    func reclaim(_ pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, uses: [Event]) {
+    /// Takes a block back; it is handed out again when all of `uses` are over. One of a reserve goes back there.
+    func reclaim(
+        _ pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, uses: [Event],
+        reserve: MemoryReserve?
+    ) {
+        // How the work ended does not matter here: it is over.
+        if reserve != nil { for use in uses { try? use.wait() } }
         state.withLock { state in
-            if uses.isEmpty {
+            if let reserve = reserve ?? (uses.isEmpty ? state.reserve : nil) {
+                reserve.put(UInt(bitPattern: pointer), size: byteCount)
+                state.reservedBytes += byteCount
+            } else if uses.isEmpty {
                 state.cache.put(UInt(bitPattern: pointer), size: byteCount)
             } else {
                 state.parked.put(UInt(bitPattern: pointer), size: byteCount, uses: uses)
@@ -102,15 +116,41 @@ public final class CachingAllocator: Sendable {
         }
     }
 
+    /// Lets `move` add the blocks of a reserve to those that anybody may have.
+    func takeBack(_ move: (inout BlockCache) -> Void) {
+        state.withLock { state in
+            let before = state.cache.byteCount
+            move(&state.cache)
+            state.reservedBytes -= state.cache.byteCount - before
+        }
+    }
+
+    func setReserve(_ reserve: MemoryReserve?) {
+        state.withLock { state in
+            precondition(reserve == nil || state.reserve == nil, "one work is recorded at a time")
+            state.reserve = reserve
+        }
+    }
+
     /// A block of the class `size`: a cached one, else a new one, for which cached ones may have to go.
     private func takeBlock(_ size: Int, from state: inout State) throws(TensorError) -> UInt? {
+        if let address = state.reserve?.take(size) {
+            state.reservedBytes -= size
+            return address
+        }
         state.parked.move(to: &state.cache)
         if let address = state.cache.take(size) { return address }
-        let needed = state.statistics.totalLive + size
-        state.cache.trim(forNew: size, live: needed, highestLive: max(state.highestLive, needed), to: source)
-        if let limit { state.cache.release(downTo: limit - needed - state.parked.byteCount, to: source) }
+        // A device that records work gives nothing back meanwhile: it would have to wait for itself.
+        if state.reserve == nil {
+            let needed = state.statistics.totalLive + size
+            state.cache.trim(forNew: size, live: needed, highestLive: max(state.highestLive, needed), to: source)
+            if let limit {
+                let others = state.parked.byteCount + state.reservedBytes
+                state.cache.release(downTo: limit - needed - others, to: source)
+            }
+        }
         var address = try source.allocate(size)
-        if address == nil, state.heldForReuse > 0 {
+        if address == nil, state.reserve == nil, state.heldForReuse > 0 {
             state.parked.move(to: &state.cache, waiting: true)
             state.cache.release(downTo: 0, to: source)
             address = try source.allocate(size)
@@ -118,14 +158,6 @@ public final class CachingAllocator: Sendable {
         guard let address else { return nil }
         state.statistics.systemAllocations += 1
         return address
-    }
-
-    /// The block size that serves a request: the next multiple of an eighth of its power of two, at least 256 bytes.
-    static func sizeClass(of byteCount: Int) -> Int {
-        guard byteCount > 256 else { return 256 }
-        let power = 1 << (Int.bitWidth - 1 - (byteCount - 1).leadingZeroBitCount)
-        let step = max(power / 8, 64)
-        return (byteCount + step - 1) / step * step
     }
 }
 

@@ -12,26 +12,32 @@ public final class Storage: @unchecked Sendable {
     public let pointer: UnsafeMutableRawPointer
     /// Usable bytes, at least the number asked for.
     public let byteCount: Int
+    /// Where the bytes are.
+    public let device: Device
     /// The account that this block is counted under.
     public let purpose: MemoryPurpose
     private let allocator: CachingAllocator
+    /// Where the block goes back to, unless to the allocator's cache.
+    private let reserve: MemoryReserve?
     private let uses = Mutex<[Event]>([])
 
-    init(pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, allocator: CachingAllocator) {
+    init(
+        pointer: UnsafeMutableRawPointer, byteCount: Int, purpose: MemoryPurpose, allocator: CachingAllocator,
+        reserve: MemoryReserve?
+    ) {
         self.pointer = pointer
         self.byteCount = byteCount
         self.purpose = purpose
         self.allocator = allocator
+        device = allocator.device
+        self.reserve = reserve
     }
-
-    /// Where the bytes are.
-    public var device: Device { allocator.device }
 
     /// Keeps the block from being handed out again before `use`, work on another stream than the one that computes.
     public func keep(until use: Event) { uses.withLock { $0.append(use) } }
 
     deinit {
         let uses = uses.withLock { $0 }
-        allocator.reclaim(pointer, byteCount: byteCount, purpose: purpose, uses: uses)
+        allocator.reclaim(pointer, byteCount: byteCount, purpose: purpose, uses: uses, reserve: reserve)
     }
 }

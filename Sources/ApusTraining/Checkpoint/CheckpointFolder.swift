@@ -93,7 +93,7 @@ public struct CheckpointFolder: Sendable {
         try saved.loadWeights(into: model.store, backend: backend)
         let file = try ShardedSafetensors(folder: folder, base: "optimizer")
         for (name, tensor) in optimizer.namedStates() { try file.read(name, into: tensor, backend: backend) }
-        optimizer.resume(atStep: step)
+        try optimizer.resume(atStep: step, backend: backend)
         return changes
     }
 }

@@ -24,7 +24,11 @@ public final class TrainingRun {
     private let progress: ProgressLine
     /// Held from here to the end of ``run()``.
     private var lock: RunLock?
+    /// Steps whose result was seen. Those in ``steps`` come after them.
     private var taken = 0
+    /// Steps that the device was given and that were not looked at yet.
+    var steps = StepQueue<EnqueuedStep>()
+    private var log: RunLog?
     /// Tokens of the largest batch that is prepared ahead, some 100 MB.
     private static let mostTokensAhead = 1 << 23
     /// Damaged checkpoints that resuming passed over; the next save removes them.
@@ -33,8 +37,6 @@ public final class TrainingRun {
     public private(set) var savedStep: Int?
     /// Why the last attempt to save failed; `nil` when it did not.
     public private(set) var savingError: (any Error)?
-    private var table = LoadTable()
-    private var monitor = LoadMonitor()
 
     /// How a run ended.
     public enum Outcome: Sendable, Equatable {
@@ -57,18 +59,8 @@ public final class TrainingRun {
         lock = try RunLock.ifThere(folder)
         if !resumes, !checkpoints.steps().isEmpty { throw TrainingCheckpointError.runExists(folder: folder) }
         data = try TrainingData(recipe)
-        model = try Transformer(
-            recipe.model, backend: backend, precision: recipe.training.precision, isTrained: true,
-            positions: recipe.data.sequenceLength)
-        try model.store.initialize(seed: recipe.seed, backend: backend)
-        let constants = recipe.training.optimizer
-        optimizer = try AdamW(
-            model.store,
-            configuration: AdamW.Configuration(
-                beta1: constants.beta1, beta2: constants.beta2, epsilon: constants.epsilon,
-                weightDecay: constants.weightDecay), seed: recipe.seed, backend: backend)
-        trainStep = TrainStep(
-            model: model, optimizer: optimizer, backend: backend, configuration: recipe.training, seed: recipe.seed)
+        trainStep = try TrainStep(recipe, backend: backend)
+        (model, optimizer) = (trainStep.model, trainStep.optimizer)
         if resumes { try resume() }
     }
 
@@ -99,42 +91,32 @@ public final class TrainingRun {
 
     private func takeSteps() throws -> Outcome {
         _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
-        let metricsFile = try MetricsFile(path: "\(folder)/metrics.jsonl", afterStep: taken)
-        let eventFile = try EventFile(folder: "\(folder)/tensorboard", afterStep: taken, of: recipe.training.steps)
-        let peak = try MachineSpeed.peak(recipe.training.precision.modelType, backend: backend)
-        let flops = recipe.model.flopsPerToken(
-            meanContext: recipe.model.meanContext(sequence: recipe.data.sequenceLength)
-        ).training
+        log = try RunLog(recipe, folder: folder, afterStep: taken, progress: progress, backend: backend)
         let batchTokens = recipe.training.batch * recipe.data.sequenceLength
         let loader =
             batchTokens <= Self.mostTokensAhead
             ? BatchLoader(data.stream, batch: recipe.training.batch, firstStep: taken) : nil
-        let clock = ContinuousClock()
-        var secondsPerStep: Double?
-        while taken < recipe.training.steps {
-            let begin = clock.now
-            let step = taken + 1
-            let trace = traceFile?.trace(step: step, last: recipe.training.steps)
+        for step in stride(from: taken + 1, through: recipe.training.steps, by: 1) {
+            steps.begin()
+            let trace = traceFile?.trace(step: step, last: recipe.training.steps, on: backend)
             trace?.begin("step \(step)", .step)
-            let learningRate = recipe.training.learningRate.rate(step: step)
             let read = try trace.span("data", .phase) { try reader(step: step, loader) }
-            let result = try trainStep(
-                step: step, sequenceLength: recipe.data.sequenceLength, learningRate: learningRate, trace: trace,
-                read: read)
-            taken = step
-            let seconds = (clock.now - begin).seconds
-            var metrics = metrics(result, step, learningRate, seconds, flops: flops, peak: peak)
-            metrics.heldOutLoss = try evaluateIfDue(step, trace)
-            secondsPerStep = secondsPerStep.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
-            try trace.span("metrics", .phase) {
-                try metricsFile.append(metrics)
-                try eventFile.append(metrics)
-                report(result.routing, metrics, secondsPerStep: secondsPerStep ?? seconds)
-            }
+            steps.append(
+                try trainStep.enqueue(
+                    step: step, sequenceLength: recipe.data.sequenceLength,
+                    learningRate: recipe.training.learningRate.rate(step: step), trace: trace, read: read))
             let isLast = step == recipe.training.steps
             let isStopped = Interruption.isRequested && !isLast
             let isDue = recipe.output.saveEvery > 0 && step % recipe.output.saveEvery == 0
-            if isDue || isStopped || isLast { try trace.span("checkpoint", .phase) { try save() } }
+            let isSaved = isDue || isStopped || isLast
+            // What reads the weights between steps wants those of a step that is known to be good.
+            try trace.span("read back", .phase) {
+                let every = recipe.output.logEvery
+                if isSaved || evaluates(after: step) { return try steps.drain() }
+                try steps.advance(isShown: every > 0 && step % every == 0)
+            }
+            while let (step, seconds) = steps.next() { try finish(step, seconds: seconds, trace) }
+            if isSaved { try trace.span("checkpoint", .phase) { try save() } }
             trace?.end()
             try traceFile?.finished(step: step)
             if isStopped {
@@ -147,8 +129,30 @@ public final class TrainingRun {
         return .finished
     }
 
+    /// Looks at what a step came to, evaluates if that is due, and tells of it.
+    private func finish(_ enqueued: EnqueuedStep, seconds: Double, _ trace: Trace?) throws {
+        let result = try result(of: enqueued)
+        guard let log else { preconditionFailure("steps are taken after the log was opened") }
+        var metrics = log.metrics(
+            result, step: enqueued.step, learningRate: enqueued.learningRate, seconds: seconds)
+        metrics.heldOutLoss = try evaluateIfDue(enqueued.step, trace)
+        try trace.span("metrics", .phase) { try log.append(metrics, result.routing) }
+    }
+
+    /// What a step came to, which makes it a step taken; a failure ends those after it too.
+    private func result(of enqueued: EnqueuedStep) throws -> TrainStep.Result {
+        do {
+            let result = try enqueued.result()
+            taken = enqueued.step
+            return result
+        } catch {
+            steps.removeAll()
+            throw error
+        }
+    }
+
     /// The loads of all experts over this run, as a table; empty for a dense model.
-    public var loadTable: String { table.text }
+    public var loadTable: String { log?.table.text ?? "" }
     /// Where the newest weights are.
     public var checkpoint: String { checkpoints.folder(step: taken) }
     /// The newest checkpoint that is whole; `nil` while nothing was saved.
@@ -162,30 +166,12 @@ public final class TrainingRun {
     /// Steps taken so far.
     public var stepsTaken: Int { taken }
 
-    private func metrics(
-        _ result: TrainStep.Result, _ step: Int, _ learningRate: Double, _ seconds: Double, flops: Double, peak: Double
-    ) -> StepMetrics {
-        let tokens = Double(recipe.training.batch * recipe.data.sequenceLength)
-        return StepMetrics(
-            step: step, loss: Double(result.loss), balanceLoss: result.routing.balance, zLoss: result.routing.z,
-            droppedFraction: result.routing.droppedFraction, gradientNorm: Double(result.gradientNorm),
-            learningRate: learningRate, tokensPerSecond: tokens / seconds, mfu: flops * tokens / seconds / peak,
-            peakBytes: backend.allocator.statistics.totalPeak, stepSeconds: seconds,
-            expertShares: result.routing.layers.map { ($0.layer, $0.shares) })
-    }
-
-    private func report(_ routing: RoutingSummary, _ metrics: StepMetrics, secondsPerStep: Double) {
-        table.add(routing)
-        let warnings = monitor.observe(routing) { recipe.model.moe(layer: $0)?.choices ?? 1 }
-        for warning in warnings { progress.note("warning: \(warning)") }
-        let worst = routing.layers.max { $0.peakToMean < $1.peakToMean }
-        progress.show(
-            metrics, remaining: secondsPerStep * Double(recipe.training.steps - metrics.step), worst: worst)
+    private func evaluates(after step: Int) -> Bool {
+        data.heldOut != nil && (step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps)
     }
 
     private func evaluateIfDue(_ step: Int, _ trace: Trace?) throws -> Double? {
-        guard let heldOut = data.heldOut, step % recipe.training.evaluateEvery == 0 || step == recipe.training.steps
-        else { return nil }
+        guard let heldOut = data.heldOut, evaluates(after: step) else { return nil }
         return try trace.span("evaluation", .phase) {
             try trainStep.evaluate(heldOut, batches: recipe.training.evaluateBatches)
         }
@@ -221,8 +207,21 @@ public final class TrainingRun {
     ///
     /// The checkpoints before stay all: what led to the error may be in these weights already.
     private func rescue() {
+        finishRest()
         guard savingError == nil, taken > 0, savedStep != taken, optimizer.stepCount == taken else { return }
         try? save(prunes: false)
+    }
+
+    /// Looks at the steps that were under way when something else failed, and tells of them if no line is missing before.
+    private func finishRest() {
+        try? steps.drain()
+        while let (step, seconds) = steps.next() {
+            guard let result = try? result(of: step) else { return }
+            guard let log, log.lastStep == step.step - 1 else { continue }
+            let metrics = log.metrics(
+                result, step: step.step, learningRate: step.learningRate, seconds: seconds)
+            try? log.append(metrics, result.routing)
+        }
     }
 
     private func resume() throws {

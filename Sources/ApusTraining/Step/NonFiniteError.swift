@@ -16,7 +16,7 @@ public struct NonFiniteError: Error, Sendable {
     /// Whether ``place`` is a weight: then the step before has spoiled the model already.
     public let isWeight: Bool
 
-    /// Looks for the first place by running the batch again, stage by stage.
+    /// Looks for the first place by running the batch again, stage by stage: gradients may be of later steps by now.
     init(
         step: Int, loss: Float, sequenceLength: Int, _ read: @escaping TrainStep.Reader, in trainStep: TrainStep
     ) throws {
@@ -94,9 +94,12 @@ private struct NonFiniteProbe {
     }
 
     func gradient() throws -> String? {
+        trainStep.clearGradients()
+        _ = try trainStep.accumulate(
+            step: step, sequenceLength: sequenceLength, report: nil, trace: nil, read: read)
         // Backward runs from the last layer to the first: the last parameter touched by it is the first to go wrong.
         for parameter in trainStep.model.store.parameters.reversed() {
-            guard let gradient = parameter.gradient else { continue }
+            guard let gradient = try parameter.gradient() else { continue }
             if try backend.countNonFinite(gradient) > 0 { return "the gradient of \(parameter.name)" }
         }
         return nil

@@ -3,26 +3,46 @@ import ApusKernels
 import ApusOptim
 import ApusTensor
 
-/// What a step tells the host. Every copy is asked for before the first is waited for: the host waits once a step.
+/// What a step tells the host: copies that are asked for when the step is, and looked at when they have arrived.
+///
+/// On the CPU the numbers are there at once. On a device everything is one copy behind the step's last op.
 struct StepReadout {
-    /// The sum of the micro-batches' losses.
-    let loss: Float
-    /// The norm of all gradients before clipping.
-    let gradientNorm: Float
-    /// What the MoE layers did.
-    let routing: RoutingSummary
+    private let losses: [Tensor]
+    private let sumOfSquares: Tensor
+    private let scale: Tensor
+    private let pooled: [Tensor]
+    private let layers: [RoutingReport.Layer]
+    /// What completes the copies; each event once.
+    private let arrivals: [ApusTensor.Event]
 
-    init(
-        losses: [Tensor], norm: GradientNorm, report: RoutingReport, pooled: [Tensor], backend: any Backend
-    ) throws {
-        let losses = try losses.map(backend.download)
-        let squares = try backend.download(norm.sumOfSquares)
-        let pooled = try pooled.map(backend.download)
-        let layers = try report.layers.map { try $0.downloaded(by: backend) }
-        for tensor in losses + [squares] + pooled { try tensor.ready?.wait() }
-        for layer in layers { try layer.waitUntilReady() }
-        loss = losses.reduce(0) { $0 + $1.floats()[0] }
-        gradientNorm = squares.floats()[0].squareRoot()
-        routing = RoutingSummary(layers, pooled: pooled)
+    init(losses: [Tensor], norm: GradientNorm, report: RoutingReport, pooled: [Tensor], backend: any Backend) throws {
+        let wanted = [norm.sumOfSquares, norm.scale] + losses + pooled + report.layers.flatMap(\.tensors)
+        var rest = try backend.download(wanted)[...]
+        arrivals = rest.compactMap(\.ready).reduce(into: []) { known, event in
+            if known.last !== event { known.append(event) }
+        }
+        func take(_ count: Int) -> [Tensor] {
+            defer { rest = rest.dropFirst(count) }
+            return Array(rest.prefix(count))
+        }
+        (sumOfSquares, scale) = (take(1)[0], take(1)[0])
+        self.losses = take(losses.count)
+        self.pooled = take(pooled.count)
+        layers = report.layers.map { $0.replacing(take($0.tensors.count)) }
     }
+
+    /// Whether all of it has arrived.
+    var isComplete: Bool { arrivals.allSatisfy(\.isComplete) }
+
+    /// Blocks until it has.
+    func wait() throws { for event in arrivals { try event.wait() } }
+
+    /// The sum of the micro-batches' losses.
+    var loss: Float { losses.reduce(0) { $0 + $1.floats()[0] } }
+    /// The norm of all gradients before clipping.
+    var gradientNorm: Float { sumOfSquares.floats()[0].squareRoot() }
+    /// Whether the device took the step: a loss or a norm that is not finite holds back it and all steps after it.
+    var isTaken: Bool { scale.floats()[0].isFinite }
+    /// What the MoE layers did.
+    var routing: RoutingSummary { RoutingSummary(layers, pooled: pooled) }
 }

@@ -1,5 +1,5 @@
 public import ApusData
-import ApusExperts
+public import ApusExperts
 public import ApusKernels
 public import ApusModels
 public import ApusNN
@@ -12,10 +12,10 @@ import ApusTensor
 ///
 /// 1. The divisor of the loss, the number of target tokens of the global batch, is known before the first forward.
 /// 2. For each micro-batch: forward and backward on a tape of its own; gradients accumulate in place.
-/// 3. The norm of all gradients, and the factor that clips it.
-/// 4. A loss or a norm that is not finite stops here, before the weights are touched.
-/// 5. AdamW, which zeroes the gradients in the same pass.
-/// 6. Routers that balance by bias adjust it.
+/// 3. The norm of all gradients, and the factor that clips it. A loss or a norm that is not finite makes it NaN.
+/// 4. AdamW, after which the gradients are released; a factor of NaN holds it back.
+/// 5. Routers that balance by bias adjust it, under the same condition.
+/// 6. Loss, norm and loads are copied to the host, which need not wait for them.
 public struct TrainStep {
     /// The model.
     public let model: Transformer
@@ -27,6 +27,7 @@ public struct TrainStep {
     public let configuration: TrainingConfiguration
     /// The run's seed.
     public let seed: UInt64
+    private let layouts: StepLayouts
 
     /// A step over a model.
     public init(
@@ -37,6 +38,7 @@ public struct TrainStep {
         self.backend = backend
         self.configuration = configuration
         self.seed = seed
+        layouts = StepLayouts(configuration, backend: backend)
     }
 
     /// What a step yields.
@@ -52,10 +54,13 @@ public struct TrainStep {
     /// Reads some of the batch's B sequences of S tokens, one sequence after the other.
     public typealias Reader = (_ sequences: Range<Int>) throws -> TokenBatch
 
+    /// What records or replays the routing of a micro-batch, given by its sequences of the batch; `nil` when nothing does.
+    public typealias RoutingSource = (_ sequences: Range<Int>) throws -> RoutingTrace?
+
     /// Runs step `step` (from 1) on `batch`: (T) tokens and targets, sequences of equal length one after the other;
     /// negative targets are ignored. A `trace` gets the times of the phases and of what is in them.
     ///
-    /// - Throws: what ``callAsFunction(step:sequenceLength:learningRate:trace:read:)`` throws.
+    /// - Throws: what ``callAsFunction(step:sequenceLength:learningRate:trace:routing:read:)`` throws.
     public func callAsFunction(
         step: Int, batch: TokenBatch, learningRate: Double, trace: Trace? = nil
     ) throws -> Result {
@@ -66,15 +71,56 @@ public struct TrainStep {
     }
 
     /// Runs step `step` (from 1) on sequences of S tokens that `read` gives a micro-batch at a time, so that the whole
-    /// batch is never in memory; negative targets are ignored.
+    /// batch is never in memory; negative targets are ignored. Waits for what it came to. `routing` is asked once for each
+    /// micro-batch.
     ///
-    /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out; what `read`
-    ///   throws.
+    /// - Throws: ``NonFiniteError`` before anything has changed; ``TensorError`` when memory runs out; what `read` and
+    ///   `routing` throw.
     public func callAsFunction(
-        step: Int, sequenceLength: Int, learningRate: Double, trace: Trace? = nil, read: @escaping Reader
+        step: Int, sequenceLength: Int, learningRate: Double, trace: Trace? = nil, routing: RoutingSource? = nil,
+        read: @escaping Reader
     ) throws -> Result {
-        let targetCount = try microBatches.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
+        let enqueued = try enqueue(
+            step: step, sequenceLength: sequenceLength, learningRate: learningRate, trace: trace, routing: routing,
+            read: read)
+        return try trace.span("read back", .phase) { try enqueued.result() }
+    }
+
+    /// Gives the device all of step `step` and returns without waiting: what it came to can be asked of the result, also
+    /// after later steps were enqueued.
+    ///
+    /// - Throws: ``TensorError`` when memory runs out; what `read` and `routing` throw.
+    public func enqueue(
+        step: Int, sequenceLength: Int, learningRate: Double, trace: Trace? = nil, routing: RoutingSource? = nil,
+        read: @escaping Reader
+    ) throws -> EnqueuedStep {
         let report = RoutingReport()
+        let (losses, pooled) = try accumulate(
+            step: step, sequenceLength: sequenceLength, report: report, trace: trace, routing: routing, read: read)
+        let norm = try trace.span("gradient norm", .phase) {
+            try GradientNorm(
+                model.store, loss: try sum(losses), previous: optimizer.lastScale, limit: configuration.clipNorm,
+                backend: backend)
+        }
+        let stepsBefore = optimizer.stepCount
+        try trace.span("optimizer", .phase) {
+            try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
+        }
+        let readout = try trace.span("routers", .phase) {
+            try finishRouters(report, gradientScale: norm.scale)
+            return try StepReadout(losses: losses, norm: norm, report: report, pooled: pooled, backend: backend)
+        }
+        return EnqueuedStep(
+            step: step, learningRate: learningRate, readout: readout, trainStep: self, stepsBefore: stepsBefore,
+            sequenceLength: sequenceLength, read: read)
+    }
+
+    /// Forward and backward of every micro-batch: (1) `f32` each, the losses, and the pooled balance losses if there are.
+    func accumulate(
+        step: Int, sequenceLength: Int, report: RoutingReport?, trace: Trace?, routing: RoutingSource? = nil,
+        read: Reader
+    ) throws -> (losses: [Tensor], pooled: [Tensor]) {
+        let targetCount = try microBatches.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
         var losses: [Tensor] = []
         var pooled: [Tensor] = []
         for sequences in microBatches {
@@ -84,7 +130,8 @@ public struct TrainStep {
             let tape = Tape(backend: backend, trace: trace)
             let context = try context(
                 tape, sequences: sequences.count, sequenceLength, firstToken: sequences.lowerBound * sequenceLength,
-                step: step, globalTokens: configuration.batch * sequenceLength, documents: micro.documents, report)
+                step: step, globalTokens: configuration.batch * sequenceLength, documents: micro.documents, report,
+                routing: try routing?(sequences))
             let result = try trace.span("forward", .phase) {
                 try model.loss(
                     tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
@@ -94,21 +141,11 @@ public struct TrainStep {
             if let balance = result.pooledBalance { pooled.append(balance) }
             try trace.span("backward", .phase) { try tape.backward() }
         }
-        let norm = try trace.span("gradient norm", .phase) {
-            try GradientNorm(model.store, limit: configuration.clipNorm, backend: backend)
-        }
-        let readout = try trace.span("read back", .phase) {
-            try StepReadout(losses: losses, norm: norm, report: report, pooled: pooled, backend: backend)
-        }
-        guard readout.loss.isFinite, readout.gradientNorm.isFinite else {
-            throw try NonFiniteError(step: step, loss: readout.loss, sequenceLength: sequenceLength, read, in: self)
-        }
-        try trace.span("optimizer", .phase) {
-            try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
-        }
-        try trace.span("routers", .phase) { try finishRouters(readout.routing) }
-        return Result(loss: readout.loss, gradientNorm: readout.gradientNorm, routing: readout.routing)
+        return (losses, pooled)
     }
+
+    /// Forgets what was accumulated.
+    func clearGradients() { model.store.releaseGradients() }
 
     /// The sequences of each micro-batch.
     var microBatches: [Range<Int>] {
@@ -120,26 +157,27 @@ public struct TrainStep {
     /// The context of `sequences` sequences that begin at token `firstToken` of the global batch.
     func context(
         _ tape: Tape, sequences: Int, _ sequenceLength: Int, firstToken: Int, step: Int?, globalTokens: Int,
-        documents: TokenBatch.Documents?, _ report: RoutingReport?
+        documents: TokenBatch.Documents?, _ report: RoutingReport?, routing: RoutingTrace? = nil
     ) throws -> MoEContext {
-        var layout = try TokenLayout.sequences(
-            Array(repeating: sequenceLength, count: sequences), groupSize: configuration.routingGroup,
-            balanceSize: configuration.balanceGroup, firstGlobalToken: firstToken, backend: backend)
-        if let documents {
-            layout = TokenLayout(
-                cumulativeLengths: layout.cumulativeLengths,
-                positions: try backend.tensor(documents.positions, Shape(layout.tokenCount)),
-                firstKey: try backend.tensor(documents.firstKeys, Shape(layout.tokenCount)),
-                routingGroups: layout.routingGroups, balanceGroups: layout.balanceGroups, firstGlobalToken: firstToken)
-        }
+        let layout = try layouts.layout(
+            sequences: sequences, length: sequenceLength, firstToken: firstToken, documents: documents)
         let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)
-        return MoEContext(forward: forward, report: report, globalTokens: globalTokens)
+        return MoEContext(forward: forward, trace: routing, report: report, globalTokens: globalTokens)
     }
 
-    private func finishRouters(_ routing: RoutingSummary) throws {
+    /// The sum of the micro-batches' losses on the device, added as the host adds them.
+    private func sum(_ losses: [Tensor]) throws -> Tensor {
+        if losses.count == 1 { return losses[0] }
+        let total = try backend.zeros(Shape(1), .f32)
+        for loss in losses { try backend.addScaled(loss, factor: 1, into: total) }
+        return total
+    }
+
+    private func finishRouters(_ report: RoutingReport, gradientScale: Tensor) throws {
         for layer in model.moeLayers {
-            guard let load = routing.layers.first(where: { $0.layer == layer.layer }) else { continue }
-            try layer.router.finishStep(choices: load.choices, backend: backend)
+            let choices = report.layers.filter { $0.layer == layer.layer }.map(\.choices)
+            guard !choices.isEmpty else { continue }
+            try layer.router.finishStep(choices: choices, gradientScale: gradientScale, backend: backend)
         }
     }
 }

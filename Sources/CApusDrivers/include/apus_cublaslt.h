@@ -34,10 +34,14 @@ typedef struct {
 #define APUS_BLAS_BF16 14
 #define APUS_BLAS_COMPUTE_F32 68
 
-/* Attributes of a product, their values 32-bit integers. */
+/* Attributes of a product, their values 32-bit integers; the bias is an address on the device. */
 #define APUS_BLAS_PRODUCT_TRANSPOSE_A 3
 #define APUS_BLAS_PRODUCT_TRANSPOSE_B 4
+#define APUS_BLAS_PRODUCT_EPILOGUE 7
+#define APUS_BLAS_PRODUCT_BIAS 8
 #define APUS_BLAS_TRANSPOSED 1
+/* One element for each row of the result, of the result's type, is added to the whole row. */
+#define APUS_BLAS_EPILOGUE_BIAS 4
 
 /* Attributes of a preference: 64-bit bytes of workspace, a 32-bit mask of the ways in which parts of a sum may be brought
  * together, 32-bit bytes of alignment of each matrix. */

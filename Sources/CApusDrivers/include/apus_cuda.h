@@ -16,6 +16,9 @@ typedef struct apus_cu_stream_object *apus_cu_stream;
 typedef struct apus_cu_event_object *apus_cu_event;
 typedef struct apus_cu_module_object *apus_cu_module;
 typedef struct apus_cu_function_object *apus_cu_function;
+typedef struct apus_cu_graph_object *apus_cu_graph;
+/* A graph made ready to be launched (CUgraphExec). */
+typedef struct apus_cu_graph_runnable_object *apus_cu_graph_runnable;
 
 /* Codes. */
 #define APUS_CU_SUCCESS 0
@@ -37,6 +40,7 @@ typedef struct apus_cu_function_object *apus_cu_function;
 #define APUS_CU_STREAM_NON_BLOCKING 1u
 #define APUS_CU_EVENT_DEFAULT 0u
 #define APUS_CU_EVENT_DISABLE_TIMING 2u
+#define APUS_CU_CAPTURE_RELAXED 2
 
 /* How a tensor copy of Hopper and later finds a matrix in memory (CUtensorMap), and the values that are used here: types, no
  * interleaving, a swizzle of 128 bytes, 256 bytes fetched into the second-level cache, zeros outside. */
@@ -98,7 +102,17 @@ typedef struct {
     F(launch, cuLaunchKernel,                                                                                          \
       (apus_cu_function _Nonnull function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,        \
        unsigned block_y, unsigned block_z, unsigned shared_bytes, apus_cu_stream _Nonnull stream,                      \
-       void *_Nullable *_Nullable parameters, void *_Nullable *_Nullable extra))
+       void *_Nullable *_Nullable parameters, void *_Nullable *_Nullable extra))                                      \
+    F(stream_begin_capture, cuStreamBeginCapture_v2, (apus_cu_stream _Nonnull stream, int mode))                       \
+    F(stream_end_capture, cuStreamEndCapture,                                                                          \
+      (apus_cu_stream _Nonnull stream, apus_cu_graph _Nullable *_Nonnull graph))                                       \
+    F(graph_nodes, cuGraphGetNodes,                                                                                    \
+      (apus_cu_graph _Nonnull graph, void *_Nullable *_Nullable nodes, size_t *_Nonnull count))                        \
+    F(graph_instantiate, cuGraphInstantiateWithFlags,                                                                  \
+      (apus_cu_graph_runnable _Nullable *_Nonnull runnable, apus_cu_graph _Nonnull graph, unsigned long long flags))   \
+    F(graph_launch, cuGraphLaunch, (apus_cu_graph_runnable _Nonnull runnable, apus_cu_stream _Nonnull stream))         \
+    F(graph_destroy, cuGraphDestroy, (apus_cu_graph _Nonnull graph))                                                   \
+    F(graph_destroy_runnable, cuGraphExecDestroy, (apus_cu_graph_runnable _Nonnull runnable))
 
 typedef struct {
     APUS_CUDA_FUNCTIONS(APUS_FUNCTION_FIELD)

@@ -41,10 +41,8 @@ APUS_INLINE void adamw_lanes(f32x16 *p, f32x16 *m, f32x16 *v, const f32x16 *grad
 }
 
 APUS_CLONES void apus_adamw_f32(
-    float *p, float *m, float *v, float *gradient, ptrdiff_t n, const apus_adamw_step *step) {
+    float *p, float *m, float *v, const float *gradient, ptrdiff_t n, const apus_adamw_step *step) {
     const adamw_constants k = adamw_constants_of(step);
-    const bool zero_gradient = step->zero_gradient;
-    const f32x16 zero = 0.0f;
     APUS_EACH16(i, c, n, {
         f32x16 w, m1, v1, g;
         load_f32(&w, p + i, c);
@@ -55,15 +53,12 @@ APUS_CLONES void apus_adamw_f32(
         store_f32(p + i, &w, c);
         store_f32(m + i, &m1, c);
         store_f32(v + i, &v1, c);
-        if (zero_gradient) store_f32(gradient + i, &zero, c);
     })
 }
 
 APUS_CLONES void apus_adamw_bf16(
-    apus_bf16 *weight, float *master, float *m, float *v, float *gradient, ptrdiff_t n, const apus_adamw_step *step) {
+    apus_bf16 *weight, float *master, float *m, float *v, const float *gradient, ptrdiff_t n, const apus_adamw_step *step) {
     const adamw_constants k = adamw_constants_of(step);
-    const bool zero_gradient = step->zero_gradient;
-    const f32x16 zero = 0.0f;
     APUS_EACH16(i, c, n, {
         f32x16 w, m1, v1, g;
         load_f32(&w, master + i, c);
@@ -75,7 +70,6 @@ APUS_CLONES void apus_adamw_bf16(
         store_f32(m + i, &m1, c);
         store_f32(v + i, &v1, c);
         store_bf16(weight + i, &w, c);
-        if (zero_gradient) store_f32(gradient + i, &zero, c);
     })
 }
 
@@ -101,11 +95,9 @@ APUS_CLONES void apus_adamw_bf16(
 // One random word an element: its lower half rounds the weight, its upper half m, and a multiple's upper half v. Each
 // is uniform on its own, which is all that unbiased rounding needs.
 APUS_CLONES void apus_adamw_bf16_pure(
-    apus_bf16 *weight, apus_bf16 *m, apus_bf16 *v, apus_bf16 *gradient, ptrdiff_t n, const apus_adamw_step *step,
+    apus_bf16 *weight, apus_bf16 *m, apus_bf16 *v, const apus_bf16 *gradient, ptrdiff_t n, const apus_adamw_step *step,
     apus_random_stream stream, uint64_t first) {
     const adamw_constants k = adamw_constants_of(step);
-    const bool zero_gradient = step->zero_gradient;
-    const f32x16 zero = 0.0f;
     EACH_RANDOM_GROUP(start, size, random, n, stream, first, {
         APUS_EACH16(i, c, size, {
             f32x16 w, m1, v1, g;
@@ -120,7 +112,6 @@ APUS_CLONES void apus_adamw_bf16_pure(
             store_stochastic_bf16(weight + at, &w, &bits, c);
             store_stochastic_bf16(m + at, &m1, &upper, c);
             store_stochastic_bf16(v + at, &v1, &mixed, c);
-            if (zero_gradient) store_bf16(gradient + at, &zero, c);
         })
     })
 }

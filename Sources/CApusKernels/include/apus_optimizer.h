@@ -26,20 +26,19 @@ typedef struct apus_adamw_step {
     float bias_correction1;  // 1 - beta1^t
     float bias_correction2;  // 1 - beta2^t
     float gradient_scale;    // clip coefficient, loss divisor
-    bool zero_gradient;      // store 0 in the gradient in the same pass
 } apus_adamw_step;
 
-/// AdamW, all f32. The gradient is written only with `zero_gradient`.
-void apus_adamw_f32(float *p, float *m, float *v, float *gradient, ptrdiff_t n, const apus_adamw_step *step);
+/// AdamW, all f32.
+void apus_adamw_f32(float *p, float *m, float *v, const float *gradient, ptrdiff_t n, const apus_adamw_step *step);
 
 /// AdamW on an f32 master; `weight` receives the master rounded to nearest even.
 void apus_adamw_bf16(
-    apus_bf16 *weight, float *master, float *m, float *v, float *gradient, ptrdiff_t n, const apus_adamw_step *step);
+    apus_bf16 *weight, float *master, float *m, float *v, const float *gradient, ptrdiff_t n, const apus_adamw_step *step);
 
 /// AdamW with everything in bf16. Weight and moments are rounded stochastically (up with probability equal to the
 /// discarded fraction) from the random words of elements first ..< first + n of the stream.
 void apus_adamw_bf16_pure(
-    apus_bf16 *weight, apus_bf16 *m, apus_bf16 *v, apus_bf16 *gradient, ptrdiff_t n, const apus_adamw_step *step,
+    apus_bf16 *weight, apus_bf16 *m, apus_bf16 *v, const apus_bf16 *gradient, ptrdiff_t n, const apus_adamw_step *step,
     apus_random_stream stream, uint64_t first);
 
 #endif

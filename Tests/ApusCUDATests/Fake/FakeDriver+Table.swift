@@ -43,7 +43,7 @@ extension FakeDriver {
                 return 0
             },
             device_attribute: { value, key, _ in
-                value.pointee = [75: 9, 76: 0, 16: 132, 97: 232_448, 38: 52_428_800][key] ?? 0
+                value.pointee = FakeDriver.state.withLock { $0.attributes[key] } ?? 0
                 return 0
             },
             device_memory: { bytes, _ in
@@ -98,8 +98,12 @@ extension FakeDriver {
                 }
             },
             stream_wait_event: { _, _, _ in FakeDriver.note("stream_wait_event") },
-            event_create: { event, _ in
-                event.pointee = FakeDriver.handle()
+            event_create: { event, flags in
+                let created = FakeDriver.handle()
+                event.pointee = created
+                FakeDriver.state.withLock { state in
+                    if flags == APUS_CU_EVENT_DEFAULT { state.timedEvents.insert(Int(bitPattern: created)) }
+                }
                 return 0
             },
             event_destroy: { _ in 0 },
@@ -116,13 +120,19 @@ extension FakeDriver {
             },
             event_synchronize: { event in
                 FakeDriver.note("event_synchronize") { state in
-                    state.pendingEvents.remove(Int(bitPattern: event))
+                    // Work ends in its order: what was recorded before is over too.
+                    state.pendingEvents = state.pendingEvents.filter { $0 > Int(bitPattern: event) }
                     return 0
                 }
             },
-            event_elapsed: { milliseconds, _, _ in
-                milliseconds.pointee = 2
-                return 0
+            event_elapsed: { milliseconds, begin, end in
+                FakeDriver.state.withLock { state in
+                    let events: Set = [Int(bitPattern: begin), Int(bitPattern: end)]
+                    guard state.timedEvents.isSuperset(of: events) else { return 400 }
+                    guard state.pendingEvents.isDisjoint(with: events) else { return APUS_CU_NOT_READY }
+                    milliseconds.pointee = state.elapsed
+                    return 0
+                }
             },
             module_load: { module, image in
                 // A made-up code starts with a letter of its own.
@@ -134,8 +144,9 @@ extension FakeDriver {
             module_function: { function, _, name in
                 let created = FakeDriver.handle()
                 function.pointee = created
-                FakeDriver.state.withLock { $0.kernelNames[Int(bitPattern: created)] = String(cString: name) }
-                return 0
+                let text = String(cString: name)
+                FakeDriver.state.withLock { $0.kernelNames[Int(bitPattern: created)] = text }
+                return FakeDriver.note("module_function \(text)")
             },
             function_set_attribute: { _, _, bytes in FakeDriver.note("function_set_attribute \(bytes)") },
             encode_tensor_map: { map, _, _, _, _, _, _, _, _, _, _, _ in
@@ -145,6 +156,22 @@ extension FakeDriver {
             launch: { function, x, y, z, blockX, blockY, _, shared, _, _, _ in
                 let name = FakeDriver.state.withLock { $0.kernelNames[Int(bitPattern: function)] ?? "?" }
                 return FakeDriver.note("launch \(name) (\(x), \(y), \(z)) of (\(blockX), \(blockY)), \(shared) bytes")
-            })
+            },
+            stream_begin_capture: { _, _ in FakeDriver.note("stream_begin_capture") },
+            stream_end_capture: { _, graph in
+                graph.pointee = FakeDriver.handle()
+                return FakeDriver.note("stream_end_capture")
+            },
+            graph_nodes: { _, _, count in
+                count.pointee = 3
+                return 0
+            },
+            graph_instantiate: { runnable, _, _ in
+                runnable.pointee = FakeDriver.handle()
+                return FakeDriver.note("graph_instantiate")
+            },
+            graph_launch: { _, _ in FakeDriver.note("graph_launch") },
+            graph_destroy: { _ in FakeDriver.note("graph_destroy") },
+            graph_destroy_runnable: { _ in FakeDriver.note("graph_destroy_runnable") })
     }
 }

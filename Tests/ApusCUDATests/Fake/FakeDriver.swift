@@ -21,7 +21,13 @@ enum FakeDriver {
         /// Whether events stay pending until ``FakeDriver/finishEvents()`` or a wait for them.
         var holdsEvents = false
         var pendingEvents: Set<Int> = []
+        /// Those whose time may be asked for.
+        var timedEvents: Set<Int> = []
+        /// Milliseconds from any event to any other.
+        var elapsed: Float = 2
         var deviceCount: Int32 = 1
+        /// By the driver's number: capability 9.0, multiprocessors, shared memory of a block, cache.
+        var attributes: [Int32: Int32] = [75: 9, 76: 0, 16: 132, 97: 232_448, 38: 52_428_800]
         var version: Int32 = 13000
         var nextHandle = 1
         var kernelNames: [Int: String] = [:]
@@ -69,6 +75,8 @@ enum FakeDriver {
         let code = note(call) { state in
             guard state.live.values.reduce(0, +) + bytes <= state.capacity else { return APUS_CU_OUT_OF_MEMORY }
             guard let block = aligned_alloc(256, (bytes + 255) / 256 * 256) else { return APUS_CU_OUT_OF_MEMORY }
+            // Kernels write nothing: what is read is 0, not what happened to lie there.
+            memset(block, 0, bytes)
             address = UInt(bitPattern: block)
             state.live[address] = bytes
             return 0
@@ -91,13 +99,13 @@ enum FakeDriver {
     }
 
     /// A backend on the fake device, with kernels that do nothing.
-    static func backend() throws -> CUDABackend {
+    static func backend(limits: KernelLimits? = nil) throws -> CUDABackend {
         let context = try context()
         return try CUDABackend(
             context, products: ProductLibrary(context, functions: FakeProducts.table),
             kernels: KernelLibrary(
                 context, compiler: KernelCompiler(functions: FakeCompiler.table), cache: KernelCache(folder: nil),
-                files: [FakeCompiler.source]))
+                files: [FakeCompiler.source], names: { _ in .any }), limits: limits)
     }
 }
 

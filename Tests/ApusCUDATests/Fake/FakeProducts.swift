@@ -11,6 +11,8 @@ enum FakeProducts {
         var layouts: [Int: String] = [:]
         /// Transposed operands, by the handle of the product.
         var transposed: [Int: [Int32]] = [:]
+        /// Addresses of biases, by the handle of the product.
+        var biases: [Int: UInt64] = [:]
         /// The products that ran.
         var products: [String] = []
         /// How often an algorithm was asked for.
@@ -35,9 +37,12 @@ enum FakeProducts {
             },
             product_destroy: { _ in 0 },
             product_set: { product, key, value, _ in
-                let operation = value.load(as: Int32.self)
-                FakeProducts.state.withLock {
-                    if operation != 0 { $0.transposed[Int(bitPattern: product), default: []].append(key) }
+                FakeProducts.state.withLock { state in
+                    if key == APUS_BLAS_PRODUCT_BIAS {
+                        state.biases[Int(bitPattern: product)] = value.load(as: UInt64.self)
+                    } else if value.load(as: Int32.self) != 0 {
+                        state.transposed[Int(bitPattern: product), default: []].append(key)
+                    }
                 }
                 return 0
             },
@@ -70,7 +75,8 @@ enum FakeProducts {
                         (state.layouts[Int(bitPattern: layout)] ?? "?") + (flags.contains(key) ? "^T" : "")
                     }
                     let beta = beta.load(as: Float.self)
-                    state.products.append("\(text(a, 3)) \(text(b, 4)) -> \(text(d, 0)), beta \(beta)")
+                    let bias = state.biases[Int(bitPattern: product)].map { ", bias at \($0)" } ?? ""
+                    state.products.append("\(text(a, 3)) \(text(b, 4)) -> \(text(d, 0)), beta \(beta)\(bias)")
                 }
                 return 0
             },

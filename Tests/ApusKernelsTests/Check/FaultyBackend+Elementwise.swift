@@ -69,16 +69,32 @@ extension FaultyBackend {
         try inner.fillRandom(tensor, distribution, stream: stream, first: first)
         done(.fillRandom, tensor)
     }
+}
 
-    func adamW(
-        _ buffers: AdamWBuffers, _ step: AdamWStep, gradientScale: Tensor, rounding: RandomStream, firstElement: UInt64
-    ) throws {
-        try inner.adamW(buffers, step, gradientScale: gradientScale, rounding: rounding, firstElement: firstElement)
-        done(.adamW, buffers.weights, buffers.master, buffers.first, buffers.second, buffers.gradient)
+// The end of a step.
+
+extension FaultyBackend {
+    func adamW(_ runs: [AdamWRun], gradientScale: Tensor) throws {
+        try inner.adamW(runs, gradientScale: gradientScale)
+        for buffers in runs.map(\.buffers) {
+            done(.adamW, buffers.weights, buffers.master, buffers.first, buffers.second, buffers.gradient)
+        }
     }
 
-    func clipFactor(sumOfSquares: Tensor, limit: Float, into scale: Tensor) throws {
-        try inner.clipFactor(sumOfSquares: sumOfSquares, limit: limit, into: scale)
+    func gradientSquares(_ gradients: [Tensor], into sum: Tensor) throws {
+        try inner.gradientSquares(gradients, into: sum)
+        done(.gradientSquares, sum)
+    }
+
+    func clipFactor(
+        sumOfSquares: Tensor, loss: Tensor?, previous: Tensor?, limit: Float, into scale: Tensor
+    ) throws {
+        try inner.clipFactor(sumOfSquares: sumOfSquares, loss: loss, previous: previous, limit: limit, into: scale)
         done(.clipFactor, scale)
+    }
+
+    func moveSelectionBias(_ bias: Tensor, choices: [Tensor], rate: Float, gradientScale: Tensor) throws {
+        try inner.moveSelectionBias(bias, choices: choices, rate: rate, gradientScale: gradientScale)
+        done(.moveSelectionBias, bias)
     }
 }

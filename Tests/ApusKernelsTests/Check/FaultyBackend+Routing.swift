@@ -40,6 +40,35 @@ extension FaultyBackend {
         return result
     }
 
+    func chooseExperts(
+        _ logits: Tensor, choices: Int, isSigmoid: Bool, bias: Tensor?, rule: GateRule
+    ) throws -> ExpertChoice {
+        let result = try inner.chooseExperts(logits, choices: choices, isSigmoid: isSigmoid, bias: bias, rule: rule)
+        let order = result.permutation
+        done(
+            .chooseExperts, result.scores, result.ids, result.weights, order.slotToRow, order.rowToSlot,
+            order.rowToToken, order.counts, order.offsets)
+        return result
+    }
+
+    func sumAndCount(
+        _ values: Tensor, ids: Tensor, groups: [Range<Int>], mask: Tensor?, sums: Tensor, counts: Tensor
+    ) throws {
+        try inner.sumAndCount(values, ids: ids, groups: groups, mask: mask, sums: sums, counts: counts)
+        done(.sumAndCount, sums, counts)
+    }
+
+    func softmaxGateBackward(
+        _ gradients: GateGradients, logits: Tensor, scores: Tensor, ids: Tensor, weights: Tensor, rule: GateRule,
+        groups: [Range<Int>], mask: Tensor?, into dlogits: Tensor, adds: Bool
+    ) throws {
+        try inner.softmaxGateBackward(
+            gradients, logits: logits, scores: scores, ids: ids, weights: weights, rule: rule, groups: groups,
+            mask: mask,
+            into: dlogits, adds: adds)
+        done(.softmaxGateBackward, dlogits)
+    }
+
     func gateWeights(_ scores: Tensor, ids: Tensor?, rule: GateRule, into weights: Tensor) throws {
         try inner.gateWeights(scores, ids: ids, rule: rule, into: weights)
         done(.gateWeights, weights)

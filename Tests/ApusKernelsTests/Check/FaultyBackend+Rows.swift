@@ -4,6 +4,23 @@ import ApusTensor
 // Products and rows.
 
 extension FaultyBackend {
+    func argMax(_ logits: Tensor, into choices: Tensor) throws {
+        try inner.argMax(logits, into: choices)
+        done(.argMax, choices)
+    }
+
+    func beginDecodeStep(_ state: DecodeState, blockSize: Int) throws {
+        try inner.beginDecodeStep(state, blockSize: blockSize)
+        done(.beginDecodeStep, state.tokens, state.positions, state.places, state.lengths)
+    }
+
+    func storeKeys(
+        _ keys: Tensor, _ values: Tensor, places: Tensor, keptKeys: Tensor, keptValues: Tensor
+    ) throws {
+        try inner.storeKeys(keys, values, places: places, keptKeys: keptKeys, keptValues: keptValues)
+        done(.storeKeys, keptKeys, keptValues)
+    }
+
     func matMul(_ a: Matrix, _ b: Matrix, into c: Tensor, alpha: Float, beta: Float) throws {
         try inner.matMul(a, b, into: c, alpha: alpha, beta: beta)
         done(.matMul, c)
@@ -17,9 +34,9 @@ extension FaultyBackend {
     }
 
     func groupedWeightGradient(
-        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor
+        _ dy: Tensor, _ x: Tensor, rows: Tensor?, offsets: Tensor, into gradient: Tensor, adds: Bool
     ) throws {
-        try inner.groupedWeightGradient(dy, x, rows: rows, offsets: offsets, into: gradient)
+        try inner.groupedWeightGradient(dy, x, rows: rows, offsets: offsets, into: gradient, adds: adds)
         done(.groupedWeightGradient, gradient)
     }
 

@@ -14,11 +14,14 @@ final class FaultyBackend: Backend {
         case activate, activateBackward, rotaryTable, rotate, attention, attentionBackward
         case softmax, softmaxBackward, sigmoid, sigmoidBackward, logSumExp, topK, sortByExpert
         case gateWeights, gateWeightsBackward, sumOverGroups, sumOverGroupsBackward, countChoices
+        case chooseExperts, sumAndCount, softmaxGateBackward
         case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity
         case gatherRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
         case clamp, clampBackward, crossEntropy, crossEntropyBackward
+        case argMax, beginDecodeStep, storeKeys
         case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
-        case sumOfSquares, sum, countNonFinite, fillRandom, adamW, clipFactor
+        case sumOfSquares, sum, countNonFinite, fillRandom
+        case adamW, gradientSquares, clipFactor, moveSelectionBias
     }
 
     /// One tensor that an op writes; `index` counts the outputs in the order of its parameters.
@@ -33,11 +36,15 @@ final class FaultyBackend: Backend {
         case onePercent
         /// The last number by 1; the first of whole numbers.
         case oneElement
+        /// The last number is as it was before, or the first of whole numbers, as if the op had not written it.
+        case unwritten
     }
 
     let inner: CPUBackend
     private let fault: (output: Output, change: Change)?
     private let written = Mutex<Set<Output>>([])
+    private let uploads = UploadLog()
+    private let spoiledCount = Atomic<Int>(0)
 
     init(threadCount: Int = 2, fault: (output: Output, change: Change)? = nil) {
         inner = CPUBackend(threadCount: threadCount)
@@ -52,13 +59,23 @@ final class FaultyBackend: Backend {
         }
     }
 
+    /// Whether the fault came about: what an op allocates itself was not anything before.
+    var hasSpoiled: Bool { spoiledCount.load(ordering: .relaxed) > 0 }
+
     var allocator: CachingAllocator { inner.allocator }
     var stream: Stream { inner.stream }
     var isBatchInvariant: Bool { inner.isBatchInvariant }
 
     // Transfers carry what checks draw and read: a wrong index would be followed, so they are not spoiled.
-    func upload(_ bytes: UnsafeRawBufferPointer, into target: Tensor) throws { try inner.upload(bytes, into: target) }
+    func upload(_ bytes: UnsafeRawBufferPointer, into target: Tensor) throws {
+        try inner.upload(bytes, into: target)
+        uploads.remember(bytes, in: target)
+    }
     func download(_ source: Tensor) -> Tensor { inner.download(source) }
+
+    var isRecordingCheaper: Bool { inner.isRecordingCheaper }
+    func record(_ body: @escaping () throws -> Void) throws -> any RecordedWork { try inner.record(body) }
+    func timeMark() throws -> any TimeMark { inner.timeMark() }
 
     /// Notes what an op has written, and spoils it when it is the one to be spoiled.
     func done(_ op: Op, _ outputs: Tensor?...) {
@@ -66,12 +83,27 @@ final class FaultyBackend: Backend {
             guard let tensor else { continue }
             let output = Output(op: op, index: index)
             _ = written.withLock { $0.insert(output) }
-            if let fault, fault.output == output { FaultyBackend.spoil(tensor, fault.change) }
+            guard let fault, fault.output == output, tensor.count > 0 else { continue }
+            guard fault.change != .unwritten || restore(tensor) else { continue }
+            spoiledCount.wrappingAdd(1, ordering: .relaxed)
+            FaultyBackend.spoil(tensor, fault.change)
         }
     }
 
+    /// Puts back what one element was before the op; false where that is not known.
+    private func restore(_ tensor: Tensor) -> Bool {
+        let last = tensor.count - 1
+        let element =
+            !tensor.dtype.isFloating
+            ? 0 : tensor.shape.rank < 2 ? last : last / tensor.rowCount * tensor.rowStride + last % tensor.rowCount
+        guard let bytes = uploads.bytes(of: tensor, element: element) else { return false }
+        let target = tensor.rawPointer + tensor.dtype.byteCount(elements: element)
+        for (place, byte) in bytes.enumerated() { target.storeBytes(of: byte, toByteOffset: place, as: UInt8.self) }
+        return true
+    }
+
     private static func spoil(_ tensor: Tensor, _ change: Change) {
-        guard tensor.count > 0 else { return }
+        guard change != .unwritten else { return }
         guard tensor.dtype == .f32 || tensor.dtype == .bf16 else {
             if tensor.dtype == .i32 { tensor.pointer(to: Int32.self)[0] += 1 }
             return

@@ -36,7 +36,7 @@ import Testing
             family: try ModelFolder(golden.folder).configuration.family, configuration: model.configuration)
         for parameter in model.store.parameters {
             let wanted = try golden.floats("\(kind).grad.\(map.hubName(parameter.name))")
-            let gradient = try #require(parameter.gradient)
+            let gradient = try #require(try parameter.gradient())
             let error = relativeError(gradient.floats(), wanted)
             #expect(error < 1e-4, "\(parameter.name): \(error)")
         }

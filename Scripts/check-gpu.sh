@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU and CI cannot see: the kernels' start, every op, the same training on processor and GPU, a
+# steady step without waits, and NVIDIA's sanitizers. Builds nothing. Ends with 1 when anything failed.
+#   Scripts/check-gpu.sh [PARTS]    PARTS: of start doctor portable training sanitizer, all by default
+#   APUS     the command              TEXT   what is trained on              LOGS   a folder for whole outputs
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly apus=${APUS:-.build/release/apus}
+readonly text=${TEXT:-.apus/text/quickstart.txt}
+readonly logs=${LOGS:-runs/check-gpu}
+readonly parts=${*:-start doctor portable training sanitizer}
+readonly sanitizers='memcheck racecheck initcheck synccheck'
+# Seconds until the first result: compiling every kernel, and reading them from disk.
+readonly most_cold=20 most_warm=2
+failures=()
+
+[[ -x $apus ]] || { echo "check-gpu: $apus is missing: run 'make build', or name another with APUS" >&2 && exit 1; }
+[[ -r $text ]] || { echo "check-gpu: cannot read the text '$text' (TEXT)" >&2 && exit 1; }
+mkdir -p "$logs" || exit 1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# Runs a command, its output in a log; prints its time and whether it passed, and keeps the time in `seconds`.
+check() { # name, command...
+    local name=$1 begin=$EPOCHREALTIME verdict=passed
+    shift
+    "$@" >"$logs/$name.log" 2>&1 || { verdict=FAILED && failures+=("$name"); }
+    seconds=$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+    printf '%-34s %7s s  %s\n' "$name" "$seconds" "$verdict"
+}
+
+limit() { # name, most seconds: fails the last check where it took longer
+    awk -v a="$seconds" -v b="$2" 'BEGIN { exit !(a <= b) }' && return
+    printf '%-34s %7s s allowed  FAILED\n' "$1" "$2"
+    failures+=("$1")
+}
+
+smallest() { "$apus" doctor --device cuda --skip-speed --only 'add bias'; }
+
+start() {
+    export XDG_CACHE_HOME=$scratch/one
+    check start-cold smallest
+    limit start-cold "$most_cold"
+    check start-warm smallest
+    limit start-warm "$most_warm"
+    export XDG_CACHE_HOME=$scratch/two
+    # Two processes that find no kernels on disk, and both have to end well.
+    both() {
+        smallest &
+        local other=$!
+        smallest || { wait "$other"; return 1; }
+        wait "$other"
+    }
+    check start-two-at-once both
+    unset XDG_CACHE_HOME
+}
+
+training() {
+    check training-like-the-processor "$apus" verify device Recipes/quickstart.yaml --set data.path="$text"
+    tail -n 2 "$logs/training-like-the-processor.log"
+    check training-steady-step "$apus" bench train --device cuda --steps 20
+    grep -i wait "$logs/training-steady-step.log"
+}
+
+sanitizer() {
+    command -v compute-sanitizer >/dev/null || {
+        echo 'sanitizers                         skipped: compute-sanitizer is not on PATH (it comes with the CUDA toolkit)'
+        return
+    }
+    local tool options
+    for tool in $sanitizers; do
+        options=(--tool "$tool" --error-exitcode 1 --print-limit 5)
+        # These two do not see through the copy engine and its barriers: what cuDNN's kernels hand each other looks
+        # unwritten to the one, and unordered to the other.
+        [[ $tool != initcheck && $tool != racecheck ]] || options+=(--kernel-name-exclude kernel_substring=cudnn)
+        check "sanitizer-$tool" compute-sanitizer "${options[@]}" "$apus" doctor --device cuda --skip-speed
+        grep 'ERROR SUMMARY\|RACECHECK SUMMARY' "$logs/sanitizer-$tool.log"
+    done
+}
+
+for part in $parts; do
+    case $part in
+        start | training | sanitizer) "$part" ;;
+        doctor) check doctor "$apus" doctor --device cuda ;;
+        portable) check doctor-portable "$apus" doctor --device cuda --portable --skip-speed ;;
+        *) echo "check-gpu: '$part' is no part: start, doctor, portable, training or sanitizer" >&2 && exit 1 ;;
+    esac
+done
+if ((${#failures[@]})); then
+    printf '\n%s of the checks FAILED: %s; outputs are in %s\n' "${#failures[@]}" "${failures[*]}" "$logs"
+    exit 1
+fi
+printf '\nall checks passed\n'
