@@ -179,6 +179,8 @@ def measure(args):
     for part in args.parts.split(","):
         begin = time.perf_counter()
         bench = Bench(part, args)
+        bench.data["libraries"] = run([args.apus, "doctor", "--device", "cuda", "--skip-speed", "--only", "add bias",
+                                       "--json"]).get("libraries")
         if part in ("train", "generate"):
             # These need the whole memory for one program at a time.
             if server:

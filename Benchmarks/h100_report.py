@@ -214,11 +214,13 @@ SECTIONS = {"layer": layer, "attention": attention, "gemm": gemm, "blocksparse":
 
 def machine(parts):
     found = next((part["machine"] for part in parts.values() if part.get("machine")), None)
+    libraries = next((part["libraries"] for part in parts.values() if part.get("libraries")), {})
     if not found:
         return "One H100"
     cudnn = found["cudnn"]
-    return (f"{found['device']}, {found['memory_bytes'] / 2**30:.0f} GiB; CUDA {found['cuda']}, PyTorch "
-            f"{found['torch']}, cuDNN {cudnn // 10000}.{cudnn // 100 % 100}")
+    ours = ", ".join(f"{name} {libraries[name]}" for name in ("cuBLASLt", "cuDNN") if libraries.get(name))
+    return (f"{found['device']}, {found['memory_bytes'] / 2**30:.0f} GiB; CUDA {found['cuda']}. Apus: {ours or 'the same'}. "
+            f"PyTorch {found['torch']}: cuDNN {cudnn // 10000}.{cudnn // 100 % 100}")
 
 
 def write(folder, out):

@@ -80,7 +80,8 @@ struct BenchOptions: ParsableArguments {
 
 /// `--rounds` of the benchmarks that repeat what they time.
 struct RoundOptions: ParsableArguments {
-    @Option(help: "Timed rounds (default: 9; grouped: 15; generate: 3; tokenizer and data: 5). The median counts.")
+    @Option(
+        help: "Timed rounds (default: 9; grouped: 15; routing: 30; generate: 3; tokenizer, data: 5), for a median.")
     var rounds: Int?
 
     func validate() throws { try requireSizes(("rounds", rounds ?? 1)) }

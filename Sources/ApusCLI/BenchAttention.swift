@@ -37,18 +37,18 @@ struct BenchAttention: ParsableCommand {
 
     private static func sizes(_ text: String) -> [Int]? {
         let sizes = text.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
-        return sizes.count == 4 && sizes.allSatisfy { (1...65_536).contains($0) } && sizes[3] <= 256 ? sizes : nil
+        guard sizes.count == 4, sizes.allSatisfy({ (1...65_536).contains($0) }), sizes[3] <= 256 else { return nil }
+        return sizes[0] * sizes[2] <= 1 << 24 ? sizes : nil
     }
 
     func validate() throws {
         for text in shape {
             guard let sizes = BenchAttention.sizes(text) else {
                 throw ValidationError(
-                    "--shape is '\(text)'; it must be BxHqxSxH with sizes from 1 to 65536 and heads at most 256 wide")
+                    "--shape is '\(text)'; it must be BxHqxSxH with sizes from 1 to 65536, B S at most 16777216, and heads at "
+                        + "most 256 wide")
             }
-            if let keyHeads, keyHeads < 1 || sizes[1] % keyHeads != 0 {
-                throw ValidationError("--key-heads is \(keyHeads), which does not divide the \(sizes[1]) heads")
-            }
+            try requireDivisor(of: sizes[1])
         }
         if let keyHeads { try requireSizes(("key-heads", keyHeads)) }
     }
@@ -64,13 +64,19 @@ struct BenchAttention: ParsableCommand {
         var speed: Double { 3.5 * operations / both }
     }
 
+    private func requireDivisor(of heads: Int) throws {
+        guard let keyHeads, keyHeads < 1 || heads % keyHeads != 0 else { return }
+        throw ValidationError("--key-heads is \(keyHeads), which does not divide the \(heads) heads")
+    }
+
     func run() throws {
         let backend = try options.backend(on: device, deterministic: deterministic)
         let usual = backend is CPUBackend ? BenchAttention.usual : BenchAttention.large
         let list = shape.isEmpty ? usual : shape.compactMap(BenchAttention.sizes)
+        for sizes in list { try requireDivisor(of: sizes[1]) }
         let rows = try list.map { sizes in
             let bench = try AttentionBench(
-                sizes, keyHeads: keyHeads.map { min($0, sizes[1]) } ?? sizes[1], options.precision.value.modelType,
+                sizes, keyHeads: keyHeads ?? sizes[1], options.precision.value.modelType,
                 backend)
             let works = [
                 TimedWork(backend: backend, body: bench.forward),

@@ -39,10 +39,13 @@ struct Doctor: ParsableCommand {
         if portable, device == .cpu {
             throw ValidationError("--portable checks kernels of a GPU; give --device cuda with it")
         }
-        if checks.isEmpty {
+        if checks.isEmpty, device == .cpu || !RecordedWorkChecks.names.contains(where: isWanted) {
             throw ValidationError("--only '\(only ?? "")' matches no check; `apus doctor` lists them")
         }
     }
+
+    /// Whether `--only` leaves the check of this name.
+    func isWanted(_ name: String) -> Bool { only.map(name.contains) ?? true }
 
     func run() throws {
         var reports: [Report] = []
@@ -64,7 +67,7 @@ struct Doctor: ParsableCommand {
     }
 
     /// The checks that were asked for.
-    private var checks: [OpCheck] { OpCheck.all.filter { check in only.map(check.name.contains) ?? true } }
+    var checks: [OpCheck] { OpCheck.all.filter { check in only.map(check.name.contains) ?? true } }
 
     private func examineProcessor() throws -> Report {
         let machine = Machine()
@@ -76,13 +79,12 @@ struct Doctor: ParsableCommand {
     }
 
     /// Runs the checks and prints what they found, unless all is to be one object.
+    ///
+    /// - Parameter more: What else was checked.
     func check(
-        _ backend: any Backend, recordsWork: Bool = false, _ fields: [(String, JSONText)]
+        _ backend: any Backend, _ fields: [(String, JSONText)], more: () throws -> [OpCheck.Outcome] = { [] }
     ) throws -> Report {
-        var outcomes = try checks.map { try $0.run(on: backend) }
-        if recordsWork {
-            outcomes += try RecordedWorkChecks.run(on: backend) { name in only.map(name.contains) ?? true }
-        }
+        let outcomes = try checks.map { try $0.run(on: backend) } + more()
         let failures = outcomes.filter { !$0.passes }
         if !json {
             print(table([["op", "type", "error", "allowed", ""]] + outcomes.map(row)))

@@ -9,10 +9,14 @@ import ApusTensor
 
 /// Work that is recorded once and repeated, held to the bits of the same work enqueued op by op.
 enum RecordedWorkChecks {
+    private static let checks = [("moe layer, recorded", moeLayer), ("generation, recorded", generation)]
+
+    /// What the checks are called.
+    static let names = checks.map(\.0)
+
     /// Runs the checks whose name `isWanted`.
     static func run(on backend: any Backend, where isWanted: (String) -> Bool) throws -> [OpCheck.Outcome] {
-        let checks = [("moe layer, recorded", moeLayer), ("generation, recorded", generation)]
-        return try checks.filter { isWanted($0.0) }.flatMap { name, isEqual in
+        try checks.filter { isWanted($0.0) }.flatMap { name, isEqual in
             try [Precision.f32, .bf16].map { precision in
                 OpCheck.Outcome(
                     name: name, dtype: precision.modelType, error: try isEqual(precision, backend) ? 0 : .infinity,

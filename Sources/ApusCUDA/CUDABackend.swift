@@ -5,8 +5,8 @@ import Synchronization
 /// Ops on one CUDA device: cuBLASLt for dense products, cuDNN for attention where it can be driven
 /// (``AttentionEngine``), our own kernels for the rest, all on one stream.
 ///
-/// Nothing waits for the device but ``TransferOp/download(_:)``'s reader and ``ElementwiseOp/countNonFinite(_:)``;
-/// ``synchronizations`` counts every wait.
+/// What is enqueued waits for nothing. The host waits in a download's reader, in ``ElementwiseOp/countNonFinite(_:)``, for
+/// the room of very large uploads, and where a time is read; ``synchronizations`` counts every wait.
 public final class CUDABackend: Backend {
     /// The device's memory that ops allocate from.
     public let allocator: CachingAllocator
@@ -77,6 +77,9 @@ public final class CUDABackend: Backend {
 
     /// How often the host waited for the device since the backend was made. A steady training step adds nothing here.
     public var synchronizations: Int { queue.context.synchronizations }
+
+    /// Why our own kernels computed attention that cuDNN was asked for, if it failed; its words.
+    public var attentionProblem: String? { fusedAttention?.problem.map { "\($0)" } }
 
     /// Blocks until all ops are done.
     ///

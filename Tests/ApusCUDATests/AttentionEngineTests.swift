@@ -6,10 +6,10 @@ import Testing
 @Suite struct `Attention is given to cuDNN` {
     private func facts(_ change: (inout AttentionFacts) -> Void = { _ in }) -> AttentionFacts {
         var facts = AttentionFacts(
-            capability: LibraryVersion(9, 0), isBatchInvariant: false, isRecording: false, isBF16: true,
-            areKeysInBlocks: false,
-            isCausal: true, window: 0, hasFirstKeys: false, queryLengths: .init(sequences: 3, length: 333),
-            keyLengths: .init(sequences: 3, length: 333), tokens: 999, keyTokens: 999, queryHeads: 8, keyHeads: 2,
+            capability: LibraryVersion(9, 0), isBatchInvariant: false, isRecording: false, keepsSums: true,
+            isBF16: true, areKeysInBlocks: false, isCausal: true, window: 0, hasFirstKeys: false,
+            queryLengths: .init(sequences: 3, length: 333), keyLengths: .init(sequences: 3, length: 333), tokens: 999,
+            keyTokens: 999, queryHeads: 8, keyHeads: 2,
             width: 128, queryStride: 1536, keyStride: 1536, valueStride: 1536, outStride: 1024, gradients: nil,
             addresses: [4096, 4096 + 2048, 4096 + 2560])
         change(&facts)
@@ -48,6 +48,7 @@ import Testing
     @Test func `but not what depends on the batch, or on something that it does not take`() {
         #expect(reason { $0.isBatchInvariant = true } == .batchInvariant)
         #expect(reason { $0.isRecording = true } == .recorded)
+        #expect(reason { $0.keepsSums = false } == .forwardOnly)
         #expect(reason { $0.capability = LibraryVersion(8, 0) } == .device)
         #expect(reason { $0.isBF16 = false } == .elementType)
         #expect(reason { $0.areKeysInBlocks = true } == .blocks)
@@ -111,6 +112,9 @@ import Testing
 
     @Test func `is not possible when not even one head fits, or heads would not be aligned`() {
         #expect(shape(1, (16, 16), 32_768).part(within: 512 << 20) == nil)
+        // 50 of these 100 would fit, but the log-sum-exp of a second half would begin off its 16 bytes.
+        let odd = shape(100, (3, 3), 1001)
+        #expect(odd.part(within: odd.deterministicBytes / 2 + 1)?.sequences == 20)
         // Seven heads share a key head: a part of one key head would begin within 16 bytes of log-sum-exps.
         #expect(shape(1, (14, 2), 4096).part(within: 300 << 20) == nil)
     }

@@ -112,14 +112,15 @@ extension CUDATests {
 
         @Test func `that cannot be set up says so`() throws {
             FakeAttention.state.withLock { $0.creates = false }
-            let call = try Call(try backend(), [128, 128], (4, 2), 64)
-            do {
-                try call.forward()
-                Issue.record("there is no handle")
-            } catch {
-                #expect("\(error)".hasPrefix("cudnnCreate failed: CUDNN_STATUS_INTERNAL_ERROR (1001)"))
-                #expect("\(error)".contains("no engine; for this graph, at ApusCUDA/AttentionLibrary.swift"))
-            }
+            let backend = try backend()
+            let call = try Call(backend, [128, 128], (4, 2), 64)
+            #expect(backend.attentionProblem == nil)
+            _ = launches()
+            for _ in 0..<2 { try call.forward() }
+            #expect(launches() == ["attention_sm90a_64", "attention_sm90a_64"])
+            let problem = try #require(backend.attentionProblem)
+            #expect(problem.hasPrefix("cudnnCreate failed: CUDNN_STATUS_INTERNAL_ERROR (1001)"))
+            #expect(problem.contains("no engine; for this graph, at ApusCUDA/AttentionLibrary.swift"))
         }
 
         @Test func `reads slices of a fused projection in place`() throws {
@@ -147,11 +148,11 @@ extension CUDATests {
             }
         }
 
-        @Test func `without sums of its caller keeps them to itself`() throws {
+        @Test func `is not asked where nothing will be differentiated`() throws {
             let call = try Call(try backend(), [128, 128], (4, 2), 64)
+            _ = launches()
             try call.forward(sums: false)
-            let place = try #require(runs().first?.addresses[AttentionRole.logSumExp.rawValue])
-            #expect(place != Int(call.sums.address) && place != 0)
+            #expect(launches() == ["attention_sm90a_64"] && runs().isEmpty)
         }
 
         @Test func `leaves what it does not take to our own kernels`() throws {
@@ -195,22 +196,42 @@ extension CUDATests {
             #expect(launches() == ["attention_sm90a_64", "attention_sm90a_64"])
         }
 
-        @Test func `takes the first proposal that works, and throws what is wrong with all`() throws {
+        @Test func `takes the first proposal that works, and leaves the work to our own kernels where none does`()
+            throws
+        {
             FakeAttention.state.withLock { $0.answers = [3000, 0] }
-            let call = try Call(try backend(), [128, 128], (4, 2), 64)
+            let attention = fused()
+            let call = try Call(try backend(attention), [128, 128], (4, 2), 64)
             try call.forward()
-            #expect(runs().count == 1)
+            #expect(runs().count == 1 && attention.problem == nil)
             FakeAttention.state.withLock {
                 $0.answers = [5001]
                 $0.compiled = 0
             }
-            do {
-                try call.backward()
-                Issue.record("no plan could be compiled")
-            } catch {
-                #expect("\(error)".hasPrefix("cudnnBackendFinalize of a plan for backward"))
-                #expect("\(error)".contains("2 x (128, 4, 64) over (128, 2, 64) causal by 512 512 512 256 4"))
+            _ = launches()
+            try call.backward()
+            #expect(runs().count == 1 && launches().contains { $0.hasPrefix("attention_key_gradient") })
+            let problem = "\(try #require(attention.problem))"
+            #expect(problem.hasPrefix("cudnnBackendFinalize of a plan for backward"))
+            #expect(problem.contains("2 x (128, 4, 64) over (128, 2, 64) causal by 512 512 512 256 4"))
+        }
+
+        @Test func `names a plan's file by its graph, so that another form of it reads none`() throws {
+            let library = try AttentionLibrary(try backend().queue, functions: FakeAttention.table)
+            func checksum(_ change: (GraphDescriptor) throws -> Void) throws -> UInt64 {
+                let tensor = try GraphDescriptor(APUS_DNN_TENSOR, "a tensor", library)
+                try tensor.set(APUS_DNN_TENSOR_EXTENTS, [1, 2, 3, 4])
+                try change(tensor)
+                let graph = try GraphDescriptor(APUS_DNN_GRAPH, "a graph", library)
+                try graph.set(APUS_DNN_GRAPH_OPERATIONS, tensor)
+                return graph.checksum
             }
+            let same = try checksum { _ in }
+            #expect(try checksum { _ in } == same)
+            #expect(try checksum { try $0.set(APUS_DNN_TENSOR_ID, [1]) } != same)
+            #expect(
+                try checksum { try $0.set(APUS_DNN_TENSOR_ID, [1]) } != checksum { try $0.set(APUS_DNN_TENSOR_ID, [2]) }
+            )
         }
 
         @Test func `keeps plans on disk`() throws {

@@ -11,6 +11,9 @@ enum AttentionEngine: Equatable, Sendable {
         case batchInvariant
         /// Work that is recorded, to be done again.
         case recorded
+        /// Nothing will be differentiated: such passes come in ever new lengths, and finding a kernel for each would cost more
+        /// than it saves.
+        case forwardOnly
         /// Nothing but Hopper was tried.
         case device
         case elementType
@@ -48,6 +51,7 @@ enum AttentionEngine: Equatable, Sendable {
     private static func reason(_ call: AttentionFacts, _ shape: FusedShape) -> Reason? {
         if call.isBatchInvariant { return .batchInvariant }
         if call.isRecording { return .recorded }
+        if !call.keepsSums { return .forwardOnly }
         if call.capability != LibraryVersion(9, 0) { return .device }
         if !call.isBF16 { return .elementType }
         if call.areKeysInBlocks { return .blocks }
@@ -74,6 +78,8 @@ struct AttentionFacts: Sendable {
     var isBatchInvariant: Bool
     /// Whether the stream records what it is given.
     var isRecording: Bool
+    /// Whether the log-sum-exp is kept, for a backward pass.
+    var keepsSums: Bool
     /// Whether all operands are.
     var isBF16: Bool
     var areKeysInBlocks: Bool

@@ -50,13 +50,6 @@ final class AttentionLibrary: @unchecked Sendable {
     }
 }
 
-extension CUDAError {
-    /// Whether cuDNN said that it has no kernel for what was asked, rather than that something went wrong.
-    var meansNoFusedKernel: Bool {
-        (Int(APUS_DNN_NOT_SUPPORTED)..<Int(APUS_DNN_NOT_SUPPORTED_END)).contains(code)
-    }
-}
-
 extension LibraryVersion {
     /// 91400 is 9.14.
     init(cudnn number: Int) { self.init(number / 10_000, number % 10_000 / 100) }

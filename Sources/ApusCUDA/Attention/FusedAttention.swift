@@ -23,6 +23,7 @@ final class FusedAttention: Sendable {
         /// `nil` for what the library has no kernel for.
         var plans: [Kind: PreparedAttention?] = [:]
         var compiled = 0
+        var problem: CUDAError?
     }
 
     /// Plans that are kept in memory: batches of ever new lengths must not pile up.
@@ -40,9 +41,9 @@ final class FusedAttention: Sendable {
         self.load = load
     }
 
-    /// cuDNN's kernels, or `nil`, our own for everything, where `APUS_ATTENTION` is `own`.
+    /// cuDNN's kernels, or `nil`, our own for everything, where the environment's `APUS_ATTENTION` is `own`, in any case.
     static func asked(isDeterministic: Bool) -> FusedAttention? {
-        if let wish = getenv("APUS_ATTENTION"), String(cString: wish) == "own" { return nil }
+        if let wish = getenv("APUS_ATTENTION"), String(cString: wish).lowercased() == "own" { return nil }
         return FusedAttention(isDeterministic: isDeterministic)
     }
 
@@ -50,6 +51,9 @@ final class FusedAttention: Sendable {
     static func functions() throws(LibraryProblem) -> apus_cudnn_table {
         try AttentionLibrary.loader.table(apus_cudnn_load).functions
     }
+
+    /// Why our own kernels did a pass that cuDNN should have a plan for: the first reason.
+    var problem: CUDAError? { state.withLock(\.problem) }
 
     /// Plans that were compiled rather than read from disk.
     var compiledCount: Int { state.withLock(\.compiled) }
@@ -59,8 +63,8 @@ final class FusedAttention: Sendable {
         try state.withLock { state in
             let kind = Kind(pass: pass, shape: shape)
             if let known = state.plans[kind] { return known }
-            guard let library = try library(&state, stream) else { return nil }
-            let plan = try prepare(kind, library, stream.context, &state.compiled)
+            guard let library = library(&state, stream) else { return nil }
+            let plan = try prepare(kind, library, stream.context, &state)
             if state.plans.count >= FusedAttention.planLimit { state.plans.removeAll() }
             state.plans[kind] = .some(plan)
             return plan
@@ -74,46 +78,50 @@ final class FusedAttention: Sendable {
         try state.withLock { _ throws(CUDAError) in try plan.run(addresses, scale: scale, workspace: workspace) }
     }
 
-    private func library(_ state: inout State, _ stream: CUDAStream) throws -> AttentionLibrary? {
+    /// The library; where it is missing or cannot be used our own kernels do the same work, and `apus doctor` says why.
+    private func library(_ state: inout State, _ stream: CUDAStream) -> AttentionLibrary? {
         if let known = state.library { return known }
         do {
-            let library = try AttentionLibrary(stream, functions: load())
-            state.library = library
-            return library
-        } catch is LibraryProblem {
-            // `apus doctor` says which; our own kernels do the same work.
+            state.library = .some(try AttentionLibrary(stream, functions: load()))
+        } catch {
+            state.problem = error as? CUDAError
             state.library = .some(nil)
+        }
+        return state.library ?? nil
+    }
+
+    /// A plan from disk, or compiled; `nil` for whatever reason the library makes none.
+    private func prepare(
+        _ kind: Kind, _ library: AttentionLibrary, _ context: CUDAContext, _ state: inout State
+    ) throws(CUDAError) -> PreparedAttention? {
+        try context.makeCurrent()
+        do throws(CUDAError) {
+            let graph = try AttentionGraph.of(kind.pass, kind.shape, library)
+            let name = fileName(graph, kind, library, context)
+            if let text = cache.read(name),
+                let plan = try? PreparedAttention.kept(text, kind.pass, kind.shape, library)
+            {
+                return plan
+            }
+            let plan = try PreparedAttention.compiled(graph, kind.pass, kind.shape, library)
+            state.compiled += 1
+            if let text = try? plan.text() { cache.write(text, as: name) }
+            return plan
+        } catch {
+            if state.problem == nil { state.problem = error }
             return nil
         }
     }
 
-    private func prepare(
-        _ kind: Kind, _ library: AttentionLibrary, _ context: CUDAContext, _ compiled: inout Int
-    ) throws(CUDAError) -> PreparedAttention? {
-        try context.makeCurrent()
-        let name = fileName(kind, library, context)
-        if let text = cache.read(name),
-            let plan = try? PreparedAttention.kept(text, kind.pass, kind.shape, library)
-        {
-            return plan
-        }
-        do throws(CUDAError) {
-            let plan = try PreparedAttention.compiled(kind.pass, kind.shape, library)
-            compiled += 1
-            if let text = try? plan.text() { cache.write(text, as: name) }
-            return plan
-        } catch {
-            if error.meansNoFusedKernel { return nil }
-            throw error
-        }
-    }
-
     /// A plan's file is named by all that it depends on.
-    private func fileName(_ kind: Kind, _ library: AttentionLibrary, _ context: CUDAContext) -> String {
+    private func fileName(
+        _ graph: GraphDescriptor, _ kind: Kind, _ library: AttentionLibrary, _ context: CUDAContext
+    ) -> String {
         let device = context.device
         var hash = XXH64()
         for part in [
-            "\(kind.pass)", kind.shape.signature, "\(library.number)", device.name, "\(device.capability)",
+            "\(graph.checksum)", "\(kind.pass)", kind.shape.signature, "\(library.number)", device.name,
+            "\(device.capability)",
             "\(device.multiprocessors)", "\(context.driver.version)",
         ] {
             Array((part + "\0").utf8).withUnsafeBytes { hash.update($0) }

@@ -88,7 +88,9 @@ extension FusedShape {
         var part = self
         for count in divisors(of: sequences) {
             part.sequences = count
-            if part.deterministicBytes <= bytes { return part }
+            // The log-sum-exp of a part begins at its first sequence.
+            let isAligned = count == sequences || count * queryLength * queryHeads * 4 % FusedShape.alignment == 0
+            if part.deterministicBytes <= bytes, isAligned { return part }
         }
         for count in divisors(of: keyHeads) {
             part.keyHeads = count

@@ -1,3 +1,4 @@
+import ApusTensor
 import CApusDrivers
 
 /// One descriptor of cuDNN's: a tensor, an operation, a graph or a plan, with its attributes.
@@ -9,6 +10,7 @@ final class GraphDescriptor: @unchecked Sendable {
     private let name: String
     /// What it points to.
     private var parts: [GraphDescriptor] = []
+    private var contents = XXH64()
 
     init(_ kind: Int32, _ name: String, _ library: AttentionLibrary) throws(CUDAError) {
         self.library = library
@@ -18,7 +20,13 @@ final class GraphDescriptor: @unchecked Sendable {
             library.functions.descriptor_create(kind, &created), "cudnnBackendCreateDescriptor of \(name)")
         guard let created else { preconditionFailure("cudnnBackendCreateDescriptor made none") }
         handle = created
+        digest([Int64(kind)])
     }
+
+    /// A checksum of everything that was set, in what it points to as well; addresses and the library's handle aside.
+    var checksum: UInt64 { contents.value }
+
+    private func digest<Value>(_ values: [Value]) { values.withUnsafeBytes { contents.update($0) } }
 
     deinit { _ = library.functions.descriptor_destroy(handle) }
 
@@ -29,15 +37,18 @@ final class GraphDescriptor: @unchecked Sendable {
 
     func set(_ attribute: Int32, _ integers: [Int]) throws(CUDAError) {
         try set(attribute, APUS_DNN_VALUE_I64, integers.count, integers)
+        digest([Int(attribute)] + integers)
     }
 
     func set(_ attribute: Int32, _ flag: Bool) throws(CUDAError) {
         try set(attribute, APUS_DNN_VALUE_BOOLEAN, 1, [UInt8(flag ? 1 : 0)])
+        digest([attribute, flag ? 1 : 0])
     }
 
     /// A value of an enumeration.
     func set(_ attribute: Int32, _ code: Int32, of type: Int32) throws(CUDAError) {
         try set(attribute, type, 1, [code])
+        digest([attribute, code])
     }
 
     func set(_ attribute: Int32, _ descriptors: GraphDescriptor...) throws(CUDAError) {
@@ -46,6 +57,7 @@ final class GraphDescriptor: @unchecked Sendable {
 
     func set(_ attribute: Int32, _ descriptors: [GraphDescriptor]) throws(CUDAError) {
         try set(attribute, APUS_DNN_VALUE_DESCRIPTOR, descriptors.count, descriptors.map(\.handle))
+        digest([UInt64(attribute)] + descriptors.map(\.checksum))
         parts += descriptors
     }
 

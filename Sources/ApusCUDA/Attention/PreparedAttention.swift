@@ -23,11 +23,10 @@ final class PreparedAttention: Sendable {
 
     /// The first of the library's proposals that works, compiled for the device: a second or two.
     ///
-    /// - Throws: ``CUDAError``; see ``CUDAError/meansNoFusedKernel``.
+    /// - Throws: ``CUDAError``, of the last proposal.
     static func compiled(
-        _ pass: AttentionPass, _ shape: FusedShape, _ library: AttentionLibrary
+        _ graph: GraphDescriptor, _ pass: AttentionPass, _ shape: FusedShape, _ library: AttentionLibrary
     ) throws(CUDAError) -> PreparedAttention {
-        let graph = try AttentionGraph.of(pass, shape, library)
         let heuristics = try GraphDescriptor(APUS_DNN_HEURISTICS, "the choice of a kernel", library)
         try heuristics.set(APUS_DNN_HEURISTICS_GRAPH, graph)
         try heuristics.set(APUS_DNN_HEURISTICS_MODE, APUS_DNN_HEURISTICS_A, of: APUS_DNN_VALUE_HEURISTICS_MODE)

@@ -44,7 +44,7 @@ extension KernelLimitError: CustomStringConvertible {
         case .headWidth(let width, let most):
             "attention heads \(width) wide: on a GPU they are at most \(most) wide"
         case .headsPerKeyHead(let count, let most):
-            "\(count) attention heads share a key head: of this width and type at most \(most) can on this GPU"
+            "\(count) attention heads share a key head: at this head width and type at most \(most) may share one on this GPU"
         }
     }
 }

@@ -10,7 +10,8 @@
 constexpr float smallest_sum = 1.2e-38f;
 
 /// scores (T, E), ids and weights (T, K) of logits (T, E); K at most 32. A lane has experts lane + 32 * i, and then the
-/// choice of its own number. See gate.cu for the weights and router.cu for the scores.
+/// choice of its own number. Scores and weights have the bits that router.cu and gate.cu give them, which replay a
+/// checkpointed block: the same order of each sum, and no sum fused with the product that it adds.
 template <int per_lane>
 inline void choose(
     float *scores, i32 *ids, float *weights, i32 *counts, const float *logits, const float *bias, i64 experts,
@@ -26,12 +27,12 @@ inline void choose(
     }
     if (is_sigmoid) {
 #pragma unroll
-        for (int i = 0; i < per_lane; ++i) p[i] = 1.0f / (1.0f + expf(-x[i]));
+        for (int i = 0; i < per_lane; ++i) p[i] = 1.0f / __fadd_rn(1.0f, expf(-x[i]));
     } else {
         top = warp_max(top);
         if (!(top > -infinity)) top = 0;
 #pragma unroll
-        for (int i = 0; i < per_lane; ++i) sum += p[i] = expf(x[i] - top);
+        for (int i = 0; i < per_lane; ++i) sum = __fadd_rn(sum, p[i] = expf(x[i] - top));
         sum = warp_sum(sum);
         const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
@@ -57,8 +58,9 @@ inline void choose(
         const float largest = warp_max(lane < choices ? value : -infinity);
         value = lane < choices ? expf(value - largest) : 0.0f;
     }
-    const float divisor = fmaxf(warp_sum(value), smallest_sum);
-    const float factor = is_softmax_of_chosen || renormalizes ? scale / divisor : scale;
+    float total = 0;
+    for (int k = 0; k < choices; ++k) total = __fadd_rn(total, __shfl_sync(all_lanes, value, k));
+    const float factor = is_softmax_of_chosen || renormalizes ? scale / fmaxf(total, smallest_sum) : scale;
     if (lane >= choices) return;
     ids[lane] = chosen;
     weights[lane] = value * factor;

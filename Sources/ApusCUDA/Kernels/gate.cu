@@ -9,7 +9,7 @@
 constexpr float smallest_sum = 1.2e-38f;
 
 /// weights (T, K) from scores (T, E) and ids (T, K); without ids (null) a token chooses every expert, in order. Launch:
-/// T / 128 blocks rounded up, 128 threads, a token each, which adds in the order of k.
+/// T / 128 blocks rounded up, 128 threads, a token each, which adds in the order of k, as expert_choice.cu does.
 extern "C" __global__ void gate_weights(
     float *weights, const float *scores, const i32 *ids, i64 tokens, i64 experts, i64 choices, i64 is_softmax_of_chosen,
     i64 renormalizes, float scale) {
@@ -28,7 +28,7 @@ extern "C" __global__ void gate_weights(
         const i32 expert = pick(k);
         const float value = expert < 0 ? 0.0f : is_softmax_of_chosen ? expf(row[expert] - largest) : row[expert];
         out[k] = value;
-        sum += value;
+        sum = __fadd_rn(sum, value);
     }
     const float factor = is_softmax_of_chosen || renormalizes ? scale / fmaxf(sum, smallest_sum) : scale;
     for (i64 k = 0; k < choices; ++k) out[k] *= factor;

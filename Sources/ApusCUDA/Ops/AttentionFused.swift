@@ -15,7 +15,7 @@ extension CUDABackend {
         guard case .fused(let shape) = AttentionEngine(facts),
             let plan = try fusedAttention.plan(.forward, shape, on: queue)
         else { return false }
-        let sums = try logSumExp ?? empty(Shape(q.shape[0], q.shape[1]), .f32, .workspace)
+        guard let sums = logSumExp else { return false }
         for tensor in [q, kv.keys, kv.values, out, sums] { try wait(for: tensor) }
         let workspace = try empty(Shape(max(plan.workspaceBytes, 1)), .u8, .workspace)
         try fusedAttention.run(
@@ -79,7 +79,7 @@ extension CUDABackend {
         if let gradients { rows += [gradients.dout, gradients.dq, gradients.dk, gradients.dv] }
         return AttentionFacts(
             capability: limits.capability, isBatchInvariant: isBatchInvariant,
-            isRecording: recording.withLock { $0 != nil },
+            isRecording: recording.withLock { $0 != nil }, keepsSums: logSumExp != nil,
             isBF16: rows.allSatisfy { $0.dtype == .bf16 }, areKeysInBlocks: keyStarts == nil, isCausal: mask.isCausal,
             window: mask.window, hasFirstKeys: mask.firstKey != nil,
             queryLengths: equalLengths.sequences(of: cumulativeLengths),

@@ -4,18 +4,12 @@ import ApusTensor
 // extent.
 
 extension OpCheck {
-    /// Three experts of two blocks of four, the second without rows, none with whole blocks of rows alone.
-    private static let offsets = [0, 5, 5, 11]
-    private static let block = 4
-    private static let width = 8
-    private static let rows = 11
-    private static let q = 19
-
     static let blockSparse: [[OpCheck]] = [
         make("block topology", [.f32]) { probe in
+            // Three experts of two blocks of four, the second without rows, none with whole blocks of rows alone.
+            let offsets = [0, 5, 5, 11]
             let found = try probe.backend.blockTopology(
-                offsets: probe.put(offsets, offsets.count), rowBound: rows, blocksPerExpert: width / block,
-                blockSize: block)
+                offsets: probe.put(offsets, offsets.count), rowBound: 11, blocksPerExpert: 2, blockSize: 4)
             // Where the host knows bounds only, the last block rows are empty.
             let spare = Array(repeating: 0, count: max(found.blockRows - 4, 0))
             probe.expect(found.rowStarts, equals: [0, 4, 5, 9, 11] + spare.map { _ in 11 })
@@ -26,75 +20,113 @@ extension OpCheck {
             probe.expect(found.transposeIndices[0..<8], equals: [0, 2, 1, 3, 4, 6, 5, 7])
         },
         make("block-sparse sdd") { probe in
-            let (a, b) = (try probe.draw(rows, q), try probe.draw(3, width, q))
-            let topology = try topology(probe)
-            let values = try probe.empty(topology.valueCount)
-            try probe.backend.sdd(a.tensor.matrix, BlockStack(b.tensor), topology: topology, into: values)
-            var expected = Array(repeating: 0.0, count: topology.valueCount)
-            visit { row, column, place in
-                expected[place] = (0..<q).reduce(0) { $0 + a.values[row * q + $1] * b.values[column * q + $1] }
+            for layout in BlockSparseLayout.all {
+                let (q, topology) = (layout.q, try layout.topology(probe))
+                let a = try DenseRows(layout, &probe)
+                let b = try probe.draw(layout.experts, layout.width, q)
+                var expected = Array(repeating: 0.0, count: layout.valueCount)
+                layout.visit { row, column, place in
+                    expected[place] = (0..<q).reduce(0) { $0 + a.values[row * q + $1] * b.values[column * q + $1] }
+                }
+                for left in a.forms {
+                    for right in try stacks(b, layout, probe) {
+                        let values = try probe.empty(topology.valueCount)
+                        try probe.backend.sdd(left, right, topology: topology, into: values)
+                        probe.expect(values[0..<layout.valueCount], expected)
+                    }
+                }
             }
-            probe.expect(values, expected)
         },
         make("block-sparse dsd, dds^t") { probe in
-            let topology = try topology(probe)
-            let (values, b) = (try probe.draw(topology.valueCount), try probe.draw(3, width, q))
-            let (c, ct) = (try probe.draw(rows, q), try probe.draw(q, rows))
-            var (expected, expectedT) = (c.values, ct.values)
-            visit { row, column, place in
-                for x in 0..<q {
-                    let term = values.values[place] * b.values[column * q + x]
-                    expected[row * q + x] += term
-                    expectedT[x * rows + row] += term
+            for layout in BlockSparseLayout.all {
+                let (q, topology) = (layout.q, try layout.topology(probe))
+                let values = try probe.draw(topology.valueCount)
+                let b = try probe.draw(layout.experts, layout.width, q)
+                let old = try probe.draw(layout.rows, q)
+                var product = Array(repeating: 0.0, count: layout.rows * q)
+                layout.visit { row, column, place in
+                    for x in 0..<q { product[row * q + x] += values.values[place] * b.values[column * q + x] }
+                }
+                for stack in try stacks(b, layout, probe) {
+                    for adds in [true, false] {
+                        let expected = adds ? zip(old.values, product).map(+) : product
+                        let c = try result(old.values, Shape(layout.rows, q), probe.dtype, adds: adds, probe)
+                        try probe.backend.dsd(values.tensor, stack, topology: topology, into: c, adds: adds)
+                        probe.expect(c, expected)
+                        let oldT = transposed(old.values, columns: q)
+                        let ct = try result(oldT, Shape(q, layout.rows), probe.dtype, adds: adds, probe)
+                        try probe.backend.ddst(stack, values.tensor, topology: topology, into: ct, adds: adds)
+                        probe.expect(ct, transposed(expected, columns: q))
+                    }
                 }
             }
-            try probe.backend.dsd(values.tensor, BlockStack(b.tensor), topology: topology, into: c.tensor, adds: true)
-            probe.expect(c.tensor, expected)
-            try probe.backend.ddst(BlockStack(b.tensor), values.tensor, topology: topology, into: ct.tensor, adds: true)
-            probe.expect(ct.tensor, expectedT)
         },
         make("block-sparse ds^td, dds") { probe in
-            let topology = try topology(probe)
-            let (values, b) = (try probe.draw(topology.valueCount), try probe.draw(rows, q))
-            let c = try probe.draw(3, width, q, dtype: .f32)
-            let ct = try probe.draw(3, q, width, dtype: .f32)
-            var (expected, expectedT) = (c.values, ct.values)
-            visit { row, column, place in
-                for x in 0..<q {
-                    let term = values.values[place] * b.values[row * q + x]
-                    expected[column * q + x] += term
-                    expectedT[(column / width * q + x) * width + column % width] += term
+            for layout in BlockSparseLayout.all {
+                let (q, topology) = (layout.q, try layout.topology(probe))
+                let values = try probe.draw(topology.valueCount)
+                let b = try DenseRows(layout, &probe)
+                let old = try probe.draw(layout.experts, layout.width, q)
+                var product = Array(repeating: 0.0, count: old.values.count)
+                layout.visit { row, column, place in
+                    for x in 0..<q { product[column * q + x] += values.values[place] * b.values[row * q + x] }
+                }
+                let sum = zip(old.values, product).map(+)
+                // As a stack is, and a stack of transposed matrices: what was there, and what is to be there.
+                let (oldT, sumT, productT) = (
+                    layout.transposedStack(old.values), layout.transposedStack(sum), layout.transposedStack(product)
+                )
+                for type in probe.gradientTypes {
+                    for (form, adds) in b.forms.flatMap({ [($0, true), ($0, false)] }) {
+                        let c = try result(old.values, old.tensor.shape, type, adds: adds, probe)
+                        try probe.backend.dstd(
+                            values.tensor, form, topology: topology, into: BlockStack(c), adds: adds)
+                        probe.expect(c, adds ? sum : product)
+                        let ct = try result(
+                            oldT, Shape(layout.experts, q, layout.width), type, adds: adds, probe)
+                        let a = Matrix(form.tensor, transposed: !form.isTransposed, rows: form.rows)
+                        try probe.backend.dds(
+                            a, values.tensor, topology: topology, into: BlockStack(ct, transposed: true), adds: adds)
+                        probe.expect(ct, adds ? sumT : productT)
+                    }
                 }
             }
-            try probe.backend.dstd(
-                values.tensor, b.tensor.matrix, topology: topology, into: BlockStack(c.tensor), adds: true)
-            probe.expect(c.tensor, expected)
-            try probe.backend.dds(
-                b.tensor.transpose, values.tensor, topology: topology, into: BlockStack(ct.tensor, transposed: true),
-                adds: true)
-            probe.expect(ct.tensor, expectedT)
         },
     ]
 
-    /// Made on the host, so that what is checked is the product alone.
-    private static func topology(_ probe: CheckProbe) throws -> BlockTopology {
-        try BlockTopology(
-            rows: [[0, 1], [0, 1], [4, 5], [4, 5]], blockColumns: 6, blockSize: block, starts: [0, 4, 5, 9, 11],
-            on: probe.backend)
+    /// A stack (E, n b, Q) as it is drawn, and stored as transposed matrices.
+    private static func stacks(
+        _ b: CheckOperand, _ layout: BlockSparseLayout, _ probe: CheckProbe
+    ) throws -> [BlockStack] {
+        let shape = Shape(layout.experts, layout.q, layout.width)
+        let other = try probe.put(layout.transposedStack(b.values), shape, probe.dtype)
+        return [BlockStack(b.tensor), BlockStack(other.tensor, transposed: true)]
     }
 
-    /// Dense row, column and place in the values, of every element that is there.
-    private static func visit(_ body: (_ row: Int, _ column: Int, _ place: Int) -> Void) {
-        var first = 0
-        for expert in 0..<3 {
-            for start in stride(from: offsets[expert], to: offsets[expert + 1], by: block) {
-                for row in start..<min(start + block, offsets[expert + 1]) {
-                    for inner in 0..<width {
-                        body(row, expert * width + inner, first + (row - start) * width + inner)
-                    }
-                }
-                first += block * width
-            }
-        }
+    /// What a product adds to, or else writes over.
+    private static func result(
+        _ old: [Double], _ shape: Shape, _ dtype: DType, adds: Bool, _ probe: CheckProbe
+    ) throws -> Tensor {
+        try probe.put(adds ? old : old.map { _ in Double.nan }, shape, dtype).tensor
+    }
+}
+
+/// A dense matrix (R, Q) in the forms that a product takes it in.
+private struct DenseRows {
+    let values: [Double]
+    /// Rows picked by an index, as they stand, and stored transposed.
+    let forms: [Matrix]
+
+    init(_ layout: BlockSparseLayout, _ probe: inout CheckProbe) throws {
+        let (rows, q) = (layout.rows, layout.q)
+        let source = try probe.draw(rows + 2, q)
+        let index = (0..<rows).map { _ in probe.integer(below: rows + 2) }
+        let values = index.flatMap { source.values[$0 * q..<($0 + 1) * q] }
+        let plain = try probe.put(values, Shape(rows, q), probe.dtype)
+        let other = try probe.put(transposed(values, columns: q), Shape(q, rows), probe.dtype)
+        self.values = values
+        forms = [
+            Matrix(source.tensor, rows: try probe.put(index, rows)), plain.tensor.matrix, other.tensor.transpose,
+        ]
     }
 }

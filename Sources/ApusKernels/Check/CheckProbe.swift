@@ -12,6 +12,8 @@ struct CheckProbe {
     let backend: any Backend
     /// The type of the activations.
     let dtype: DType
+    /// The types that weights' gradients may have.
+    var gradientTypes: [DType] { dtype == .f32 ? [.f32] : [.f32, dtype] }
     /// The largest relative error so far.
     private(set) var error = 0.0
     /// Why a result could not be read.

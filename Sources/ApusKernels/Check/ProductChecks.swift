@@ -91,15 +91,22 @@ extension OpCheck {
         make("grouped weight gradient") { probe in
             for (count, (n, k)) in pairs {
                 let group = Groups(count)
-                let (dy, x) = (try probe.draw(group.rows, n), try probe.draw(group.rows, k))
-                let product = group.weightGradient(n, k, { dy.values[$0 * n + $1] }, { x.values[$0 * k + $1] })
-                let old = try probe.draw(count.count, n, k, dtype: .f32)
-                for gradient in [old.tensor, try probe.empty(count.count, n, k, dtype: .f32)] {
-                    let adds = gradient.storage === old.tensor.storage
-                    try probe.backend.groupedWeightGradient(
-                        dy.tensor, x.tensor, rows: nil, offsets: probe.put(group.offsets, count.count + 1),
-                        into: gradient, adds: adds)
-                    probe.expect(gradient, adds ? zip(old.values, product).map(+) : product)
+                let (dy, x) = (try probe.draw(group.rows, n), try probe.draw(group.rows + 2, k))
+                let old = try probe.draw(count.count, n, k)
+                let offsets = try probe.put(group.offsets, count.count + 1)
+                let picked = (0..<group.rows).map { _ in probe.integer(below: group.rows + 2) }
+                for isPicked in [false, true] {
+                    let product = group.weightGradient(
+                        n, k, { dy.values[$0 * n + $1] }, { x.values[(isPicked ? picked[$0] : $0) * k + $1] })
+                    let rows = isPicked ? try probe.put(picked, group.rows) : nil
+                    for (type, adds) in probe.gradientTypes.flatMap({ [($0, true), ($0, false)] }) {
+                        let start = adds ? old.values : old.values.map { _ in Double.nan }
+                        let gradient = try probe.put(start, old.tensor.shape, type).tensor
+                        try probe.backend.groupedWeightGradient(
+                            dy.tensor, isPicked ? x.tensor : x.tensor[0..<group.rows], rows: rows, offsets: offsets,
+                            into: gradient, adds: adds)
+                        probe.expect(gradient, adds ? zip(old.values, product).map(+) : product)
+                    }
                 }
             }
         },

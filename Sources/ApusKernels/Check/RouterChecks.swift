@@ -57,8 +57,9 @@ extension OpCheck {
             }
         },
         make("sort by expert", [.f32]) { probe in
-            // One chunk of a device's sort and several; experts that get nobody, and choices that are dropped.
-            for (t, e, k) in [(40, 6, 2), (1500, 5, 3), (900, 300, 4), (3, 1, 1)] {
+            // One chunk of a device's sort, several, and more than a warp has lanes; experts that get nobody, and choices
+            // that are dropped.
+            for (t, e, k) in [(40, 6, 2), (1500, 5, 3), (900, 300, 4), (3, 1, 1), (33_000, 8, 2)] {
                 let ids = (0..<t * k).map { _ in probe.integer(below: e + 1) - 1 }.map { $0 == 3 ? -1 : $0 }
                 let order = try probe.backend.sortByExpert(probe.put(ids, t, k), experts: e)
                 probe.expect(order, of: ids, choices: k, experts: e)

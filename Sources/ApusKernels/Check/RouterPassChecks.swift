@@ -12,9 +12,11 @@ extension OpCheck {
 
     static let routerPass: [[OpCheck]] = [
         make("expert choice", [.f32]) { probe in
-            // One block of tokens and several, more choices than a warp has lanes, and each kernel's most experts.
+            // One block of tokens, several, and more than a warp has lanes; more choices than that, and each kernel's most
+            // experts.
             let sizes = [
                 (1, 1, 1), (9, 8, 2), (70, 64, 8), (300, 5, 3), (5, 100, 4), (130, 256, 6), (4, 300, 2), (3, 40, 33),
+                (9000, 8, 2),
             ]
             for (index, (t, e, k)) in sizes.enumerated() {
                 let (logits, bias) = (try probe.draw(t, e, spread: 2), try probe.draw(e, spread: 0.3))
@@ -34,6 +36,21 @@ extension OpCheck {
                 probe.expect(
                     choice.weights, weights(rule.isSoftmaxOfChosen ? logits.values : scores, e, ids, k, rule))
                 probe.expect(choice.permutation, of: ids, choices: k, experts: e)
+            }
+        },
+        make("expert choice, op by op", [.f32]) { probe in
+            // What is chosen at once is computed again op by op: not a bit may differ.
+            let sizes = [(33, 8, 1), (70, 64, 2), (20, 100, 3), (40, 8, 8), (9, 256, 8), (5, 300, 3), (4, 40, 32)]
+            for ((t, e, k), rule) in sizes.flatMap({ size in rules.map { (size, $0) } }) {
+                let (logits, bias) = (try probe.draw(t, e, spread: 2), try probe.draw(e, spread: 0.3))
+                for isSigmoid in [false, true] {
+                    let bias = isSigmoid ? bias.tensor : nil
+                    let found = try probe.backend.chooseExperts(
+                        logits.tensor, choices: k, isSigmoid: isSigmoid, bias: bias, rule: rule)
+                    let wanted = try probe.backend.composedChoice(
+                        logits.tensor, choices: k, isSigmoid: isSigmoid, bias: bias, rule: rule)
+                    try probe.expect(found, bitsOf: wanted)
+                }
             }
         },
         make("sums and counts over groups", [.f32]) { probe in
@@ -106,6 +123,21 @@ extension OpCheck {
 }
 
 extension CheckProbe {
+    /// Two choices must be equal in every bit.
+    mutating func expect(_ found: ExpertChoice, bitsOf wanted: ExpertChoice) throws {
+        func bits(_ tensor: Tensor) throws -> [UInt32] { try backend.floats(tensor).map(\.bitPattern) }
+        func integers(_ choice: ExpertChoice) throws -> [[Int32]] {
+            let order = choice.permutation
+            return try [
+                choice.ids, order.slotToRow, order.rowToSlot, order.rowToToken, order.counts, order.offsets,
+            ].map { try backend.array($0, of: Int32.self) }
+        }
+        let isSame =
+            try bits(found.scores) == bits(wanted.scores) && bits(found.weights) == bits(wanted.weights)
+            && integers(found) == integers(wanted)
+        expect(isSame)
+    }
+
     /// Holds an order of slots against the experts that they chose; -1 is a dropped slot.
     mutating func expect(_ order: RoutingPermutation, of ids: [Int], choices k: Int, experts: Int) {
         let slots = (0..<experts).flatMap { expert in ids.indices.filter { ids[$0] == expert } }

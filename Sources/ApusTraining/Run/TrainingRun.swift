@@ -208,6 +208,7 @@ public final class TrainingRun {
     /// The checkpoints before stay all: what led to the error may be in these weights already.
     private func rescue() {
         finishRest()
+        try? traceFile?.write()
         guard savingError == nil, taken > 0, savedStep != taken, optimizer.stepCount == taken else { return }
         try? save(prunes: false)
     }

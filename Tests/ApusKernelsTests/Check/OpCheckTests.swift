@@ -70,7 +70,9 @@ import Testing
     @Test(arguments: [
         (Op.groupedWeightGradient, 0, ["grouped weight gradient"]), (.rmsNormBackward, 1, ["rms-norm backward"]),
         (.layerNormBackward, 2, ["layer-norm backward"]), (.attentionBackward, 1, ["attention backward"]),
-        (.topK, 0, ["top-k"]), (.gateWeightsBackward, 0, ["gate weights backward"]),
+        (.topK, 0, ["top-k", "expert choice, op by op"]),
+        (.chooseExperts, 2, ["expert choice", "expert choice, op by op"]),
+        (.gateWeightsBackward, 0, ["gate weights backward"]),
         (.importanceLoss, 1, ["importance loss"]), (.limitToCapacity, 0, ["limit to capacity"]),
         (.combineRows, 0, ["combine rows"]), (.embed, 0, ["embedding"]), (.clamp, 0, ["clamp"]),
         (.crossEntropy, 1, ["cross-entropy", "cross-entropy backward"]), (.addColumnSums, 0, ["column sums"]),
