@@ -42,6 +42,25 @@ import Testing
         }
     }
 
+    /// What was recorded writes to the cache's old tensors, which somebody else may have by then.
+    @Test func `a cache that grows is recorded anew, and one that does not is not`() throws {
+        let backend = CPUBackend()
+        let model = try randomModel(backend)
+        let cache = try BlockCache(BlockCache.Layout(model), backend: backend)
+        let sequence = cache.addSequence()
+        _ = try Pass(model: model, backend: backend).logits(
+            [randomTokens(5, seed: 1)], sequences: [sequence], cache)
+        let run = try DecodeRun(model, backend, cache, [sequence], tokens: [1], mostTokens: 150)
+        var (seen, records) = (cache.growths, 0)
+        for step in 0..<140 {
+            _ = try run.step()
+            if step == 2 || (step > 2 && cache.growths > seen) { records += 1 }
+            seen = cache.growths
+            #expect(run.records == records, "step \(step)")
+        }
+        #expect(records >= 3)
+    }
+
     @Test func `ends where passes end: at an id, at the length, at the context`() throws {
         let backend = CPUBackend(batchInvariant: true)
         let model = try randomModel(backend)

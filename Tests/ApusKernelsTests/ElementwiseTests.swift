@@ -93,10 +93,10 @@ import Testing
         let x = try backend.random(count, dtype: dtype, seed: 1)
         let result = try backend.allocator.tensor([Float(3)], Shape(1))
         let squares = x.doubles.reduce(0) { $0 + $1 * $1 }
-        try backend.sumOfSquares(x, into: result, adds: true)
-        expectClose(result, [squares + 3], "sum of squares, added")
-        try backend.sumOfSquares(x, into: result, adds: false)
+        try backend.gradientSquares([x], into: result)
         expectClose(result, [squares], "sum of squares")
+        try backend.gradientSquares([x, try backend.allocator.tensor([Float(3)], Shape(1)), x], into: result)
+        expectClose(result, [2 * squares + 9], "sum of squares of several")
         guard dtype == .f32 else { return }
         let shifted = try backend.allocator.tensor(x.floats().map { $0 + 1 }, Shape(count))
         try backend.sum(shifted, factor: 0.5, into: result)
@@ -142,7 +142,7 @@ import Testing
             let y = try backend.duplicate(x)
             try backend.addScaled(x, factor: 0.3, into: y)
             try backend.addColumnSums(x, into: sums)
-            try backend.sumOfSquares(x, into: total, adds: false)
+            try backend.gradientSquares([x], into: total)
             return [y, sums, total]
         }
     }

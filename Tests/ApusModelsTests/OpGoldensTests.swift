@@ -213,7 +213,7 @@ import Testing
         let op = try Op("clip", backend)
         let gradients = [try op.tensor("grad.0"), try op.tensor("grad.1")]
         let (sum, scale) = (try backend.zeros(Shape(1), .f32), try backend.empty(Shape(1), .f32))
-        for gradient in gradients { try backend.sumOfSquares(gradient, into: sum, adds: true) }
+        try backend.gradientSquares(gradients, into: sum)
         expectClose(
             [sum.floats()[0].squareRoot()], try op.golden.floats("\(label).norm").map(Double.init), within: 1e-6, "norm"
         )

@@ -160,23 +160,6 @@ struct GradientBuffers {
     Gradients at[most_buffers];
 };
 
-/// Elements of a partial sum, as in reduce.cu.
-constexpr i64 block_elements = 64 * 1024;
-
-template <class T> inline double sum_squares(const T *x, i64 begin, i64 extent) {
-    const bool vector = is_aligned(x);
-    double sum = 0;
-    each_row_group(extent, [&](i64 i, i64 left) {
-        Lanes u;
-        load(u, x + begin + i, left, vector);
-        float group = 0;
-#pragma unroll
-        for (int l = 0; l < lanes; ++l) group += u.x[l] * u.x[l];
-        sum += group;
-    });
-    return row_sum(sum);
-}
-
 /// partials[b] = the sum of squares of the 65,536 elements, or fewer at a buffer's end, that block b has. Launch: the
 /// blocks of all buffers, 256 threads. `finish_sum` adds them.
 extern "C" __global__ void gradient_squares(
@@ -184,8 +167,9 @@ extern "C" __global__ void gradient_squares(
     const Gradients &buffer = buffers.at[buffer_of_block(buffers, count)];
     const i64 begin = (blockIdx.x - buffer.blocks.first) * block_elements;
     const i64 extent = min(buffer.n - begin, block_elements);
-    const double sum = buffer.is_half ? sum_squares((const bf16 *)buffer.x, begin, extent)
-                                      : sum_squares((const float *)buffer.x, begin, extent);
+    const auto square = [](float u) { return u * u; };
+    const double sum = buffer.is_half ? block_sum((const bf16 *)buffer.x, begin, extent, square)
+                                      : block_sum((const float *)buffer.x, begin, extent, square);
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 

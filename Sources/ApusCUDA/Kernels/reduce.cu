@@ -5,44 +5,19 @@
 
 #include "reduce.cuh"
 
-/// Elements of a partial sum: enough that partials are few, few enough that every multiprocessor has several.
-constexpr i64 block_elements = 64 * 1024;
-
-/// partials[b] = the sum of term(x) over the b-th 65,536 elements. Launch: n / 65,536 blocks rounded up, 256 threads.
-///
-/// Eight terms are added in f32 before they join a sum in f64, which costs an eighth of the conversions.
-template <class T, class Term> inline void sum_blocks(double *partials, const T *x, i64 n, Term term) {
-    const bool vector = is_aligned(x);
-    const i64 begin = blockIdx.x * block_elements, extent = min(n - begin, block_elements);
-    double sum = 0;
-    each_row_group(extent, [&](i64 i, i64 left) {
-        Lanes u;
-        load(u, x + begin + i, left, vector);
-        float group = 0;
-#pragma unroll
-        for (int l = 0; l < lanes; ++l) group += term(u.x[l]);
-        sum += group;
-    });
-    sum = row_sum(sum);
+/// partials[b] = the sum of the b-th 65,536 elements. Launch: n / 65,536 blocks rounded up, 256 threads.
+extern "C" __global__ void sum_f32(double *partials, const float *x, i64 n) {
+    const i64 begin = blockIdx.x * block_elements;
+    const double sum = block_sum(x, begin, min(n - begin, block_elements), [](float u) { return u; });
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void sum_f32(double *partials, const float *x, i64 n) {
-    sum_blocks(partials, x, n, [](float u) { return u; });
-}
-extern "C" __global__ void sum_squares_f32(double *partials, const float *x, i64 n) {
-    sum_blocks(partials, x, n, [](float u) { return u * u; });
-}
-extern "C" __global__ void sum_squares_bf16(double *partials, const bf16 *x, i64 n) {
-    sum_blocks(partials, x, n, [](float u) { return u * u; });
-}
-
-/// result[0] (+)= factor * the sum of `count` partials. Launch: one block of 256 threads.
-extern "C" __global__ void finish_sum(float *result, const double *partials, i64 count, float factor, i64 adds) {
+/// result[0] = factor * the sum of `count` partials. Launch: one block of 256 threads.
+extern "C" __global__ void finish_sum(float *result, const double *partials, i64 count, float factor) {
     double sum = 0;
     for (i64 i = threadIdx.x; i < count; i += blockDim.x) sum += partials[i];
     sum = row_sum(sum);
-    if (threadIdx.x == 0) result[0] = (float)((adds ? (double)result[0] : 0.0) + (double)factor * sum);
+    if (threadIdx.x == 0) result[0] = (float)((double)factor * sum);
 }
 
 /// partials[c, j] = the sum of column j over the c-th 128 rows, in row order. Launch: (width / 256, rows / 128) blocks

@@ -4,9 +4,6 @@ public import ApusTensor
 // Shape letters: E experts, G routing groups.
 
 extension CUDABackend: OptimizerOp {
-    /// Elements of a partial sum; `Kernels/adamw.cu` has the same.
-    private static let summedElements = 65_536
-
     public func adamW(_ runs: [AdamWRun], gradientScale: Tensor) throws {
         for some in BufferTable.launches(of: runs) {
             var table = BufferTable(wordsOfEach: 17)
@@ -31,7 +28,7 @@ extension CUDABackend: OptimizerOp {
     }
 
     public func gradientSquares(_ gradients: [Tensor], into sum: Tensor) throws {
-        let blocks = gradients.map { ceilDivide($0.count, CUDABackend.summedElements) }
+        let blocks = gradients.map { ceilDivide($0.count, CUDABackend.blockElements) }
         let total = blocks.reduce(0, +)
         // A partial sum is a double: two words.
         let partials = try empty(Shape(max(total, 1), 2), .f32, .workspace)
@@ -50,7 +47,7 @@ extension CUDABackend: OptimizerOp {
                 "gradient_squares", .blocks(table.blocks), partials[begin..<begin + table.blocks], table, table.count)
             begin += table.blocks
         }
-        try finishSum(partials, total, factor: 1, into: sum, adds: false)
+        try finishSum(partials, total, factor: 1, into: sum)
     }
 
     public func clipFactor(

@@ -4,8 +4,8 @@ public import ApusTensor
 // Shape letters: R rows, D width.
 
 extension CUDABackend {
-    /// Elements of one partial sum of a whole tensor, and rows of one of columns; `Kernels/reduce.cu` has the same.
-    private static let blockElements = 65_536
+    /// Elements of one partial sum of a whole tensor, and rows of one of columns; `Kernels/reduce.cuh` has the same.
+    static let blockElements = 65_536
     private static let blockRows = 128
 
     public func addColumnSums(_ source: Tensor, into sums: Tensor) throws {
@@ -29,29 +29,18 @@ extension CUDABackend {
         )
     }
 
-    public func sumOfSquares(_ tensor: Tensor, into result: Tensor, adds: Bool) throws {
-        try sumBlocks("sum_squares_\(tensor.suffix)", tensor, factor: 1, into: result, adds: adds)
-    }
-
     public func sum(_ tensor: Tensor, factor: Float, into result: Tensor) throws {
-        precondition(tensor.dtype == .f32)
-        try sumBlocks("sum_f32", tensor, factor: factor, into: result, adds: false)
-    }
-
-    private func sumBlocks(_ kernel: KernelName, _ tensor: Tensor, factor: Float, into result: Tensor, adds: Bool)
-        throws
-    {
-        precondition(tensor.isContiguous)
+        precondition(tensor.dtype == .f32 && tensor.isContiguous)
         let blocks = ceilDivide(tensor.count, CUDABackend.blockElements)
         // A partial sum is a double: two words.
         let partials = try empty(Shape(max(blocks, 1), 2), .f32, .workspace)
-        try launch(kernel, .blocks(blocks), partials, tensor, tensor.count)
-        try finishSum(partials, blocks, factor: factor, into: result, adds: adds)
+        try launch("sum_f32", .blocks(blocks), partials, tensor, tensor.count)
+        try finishSum(partials, blocks, factor: factor, into: result)
     }
 
-    /// `result[0] (+)= factor * ` the sum of `count` doubles, in order.
-    func finishSum(_ partials: Tensor, _ count: Int, factor: Float, into result: Tensor, adds: Bool) throws {
-        try launch("finish_sum", .blocks(1), result, partials, count, factor, adds)
+    /// `result[0] = factor * ` the sum of `count` doubles, in order.
+    func finishSum(_ partials: Tensor, _ count: Int, factor: Float, into result: Tensor) throws {
+        try launch("finish_sum", .blocks(1), result, partials, count, factor)
     }
 
     public func countNonFinite(_ tensor: Tensor) throws -> Int {

@@ -24,7 +24,7 @@ extension CUDABackend: RouterLossOp {
         try launch(
             "logit_loss", .blocks(blocks), partials, gradient, logits, mask, tokens, experts, blockTokens, scale,
             coefficient)
-        try finishSum(partials, blocks, factor: scale, into: value, adds: false)
+        try finishSum(partials, blocks, factor: scale, into: value)
     }
 
     public func importanceLoss(

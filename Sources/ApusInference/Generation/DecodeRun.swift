@@ -26,6 +26,8 @@ final class DecodeRun: KeyValueStore {
     /// The cache's tensors that ``work`` writes.
     private var pools: Int?
     private var stepsTaken = 0
+    /// How often a step was recorded.
+    private(set) var records = 0
 
     /// Steps that run as they are before one is recorded: the device then has done all of it, and a short run is not
     /// worth a record.
@@ -61,6 +63,7 @@ final class DecodeRun: KeyValueStore {
         if pools != cache.growths { work = nil }
         if stepsTaken >= DecodeRun.plainSteps, work == nil {
             pools = cache.growths
+            records += 1
             work = try backend.record { [unowned self] in try self.run() }
         }
         if let work { try work.run() } else { try run() }

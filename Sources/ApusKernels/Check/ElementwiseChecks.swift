@@ -80,11 +80,6 @@ extension OpCheck {
                 sums.tensor,
                 (0..<width).map { c in (0..<rows).reduce(sums.values[c]) { $0 + x.values[$1 * width + c] } })
         },
-        make("sum of squares") { probe in
-            let (x, result) = (try probe.draw(rows, width), try probe.put([2], Shape(1), .f32))
-            try probe.backend.sumOfSquares(x.tensor, into: result.tensor, adds: true)
-            probe.expect(result.tensor, [2 + dot(x.values, x.values)])
-        },
         make("sum", [.f32]) { probe in
             let (x, result) = (try probe.draw(rows, width, mean: 1), try probe.empty(1))
             try probe.backend.sum(x.tensor, factor: 0.5, into: result)

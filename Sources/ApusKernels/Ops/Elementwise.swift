@@ -21,8 +21,6 @@ public protocol ElementwiseOp {
     func addBias(_ source: Tensor, bias: Tensor, into target: Tensor) throws
     /// `sums += ` the column sums of `source` (R, D): the gradient of a bias. `sums` is (D), `f32` or `bf16`.
     func addColumnSums(_ source: Tensor, into sums: Tensor) throws
-    /// `result[0] (+)= ` the sum of squares of a dense tensor, in a fixed order. `result` is `f32`.
-    func sumOfSquares(_ tensor: Tensor, into result: Tensor, adds: Bool) throws
     /// `result[0] = factor * sum` of a dense `f32` tensor, in a fixed order.
     func sum(_ tensor: Tensor, factor: Float, into result: Tensor) throws
     /// The number of elements that are not finite. Waits for the device.
@@ -224,19 +222,6 @@ extension CPUBackend: ElementwiseOp {
         try convert(wide, into: target)
     }
 
-    public func sumOfSquares(_ tensor: Tensor, into result: Tensor, adds: Bool) throws {
-        precondition(tensor.isContiguous)
-        try tensor.waitUntilReady()
-        let total = try sumOverBlocks(tensor) { begin, count in
-            tensor.dtype == .f32
-                ? apus_sum_squares_f32(tensor.pointer(to: Float.self) + begin, count)
-                : apus_sum_squares_bf16(tensor.pointer(to: UInt16.self) + begin, count)
-        }
-        if adds { try result.waitUntilReady() }
-        let target = result.pointer(to: Float.self)
-        target[0] = Float(adds ? Double(target[0]) + total : total)
-    }
-
     public func sum(_ tensor: Tensor, factor: Float, into result: Tensor) throws {
         precondition(tensor.isContiguous)
         try tensor.waitUntilReady()
@@ -247,7 +232,7 @@ extension CPUBackend: ElementwiseOp {
     }
 
     /// Adds one partial sum for each fixed block of elements, in block order.
-    private func sumOverBlocks(_ tensor: Tensor, _ partial: (_ begin: Int, _ count: Int) -> Double) throws -> Double {
+    func sumOverBlocks(_ tensor: Tensor, _ partial: (_ begin: Int, _ count: Int) -> Double) throws -> Double {
         let blockSize = 256 * 1024
         let blocks = (tensor.count + blockSize - 1) / blockSize
         guard blocks > 1 else { return tensor.count == 0 ? 0 : partial(0, tensor.count) }

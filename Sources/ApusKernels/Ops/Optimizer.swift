@@ -166,8 +166,19 @@ extension CPUBackend: OptimizerOp {
     }
 
     public func gradientSquares(_ gradients: [Tensor], into sum: Tensor) throws {
-        fill(sum, with: 0)
-        for gradient in gradients { try sumOfSquares(gradient, into: sum, adds: true) }
+        var total: Float = 0
+        for gradient in gradients { total = Float(Double(total) + (try squares(of: gradient))) }
+        fill(sum, with: total)
+    }
+
+    private func squares(of gradient: Tensor) throws -> Double {
+        precondition(gradient.isContiguous)
+        try gradient.waitUntilReady()
+        return try sumOverBlocks(gradient) { begin, count in
+            gradient.dtype == .f32
+                ? apus_sum_squares_f32(gradient.pointer(to: Float.self) + begin, count)
+                : apus_sum_squares_bf16(gradient.pointer(to: UInt16.self) + begin, count)
+        }
     }
 
     public func clipFactor(

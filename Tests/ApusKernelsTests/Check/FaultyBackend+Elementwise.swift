@@ -49,11 +49,6 @@ extension FaultyBackend {
         done(.addColumnSums, sums)
     }
 
-    func sumOfSquares(_ tensor: Tensor, into result: Tensor, adds: Bool) throws {
-        try inner.sumOfSquares(tensor, into: result, adds: adds)
-        done(.sumOfSquares, result)
-    }
-
     func sum(_ tensor: Tensor, factor: Float, into result: Tensor) throws {
         try inner.sum(tensor, factor: factor, into: result)
         done(.sum, result)

@@ -20,7 +20,7 @@ final class FaultyBackend: Backend {
         case clamp, clampBackward, crossEntropy, crossEntropyBackward
         case argMax, beginDecodeStep, storeKeys
         case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
-        case sumOfSquares, sum, countNonFinite, fillRandom
+        case sum, countNonFinite, fillRandom
         case adamW, gradientSquares, clipFactor, moveSelectionBias
     }
 
