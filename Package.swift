@@ -47,7 +47,7 @@ let package = Package(
         .target(
             name: "ApusCUDA", dependencies: ["CApusDrivers", "CApusCUDA"] + kernels, exclude: ["Kernels"],
             swiftSettings: settings),
-        library("ApusCollectives", ["ApusTensor"]),
+        library("ApusCollectives", ["ApusTensor", "CApusDrivers"]),
         library("ApusNN", ["ApusCollectives"] + kernels),
         library("ApusExperts", network),
         library("ApusOptim", ["ApusNN"] + kernels),

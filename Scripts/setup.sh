@@ -17,7 +17,7 @@ usage: Scripts/setup.sh [--demo] [--test]
   --demo   also the text that the quickstart recipe trains on
   --test   also Python in .apus/venv with the readers that the tests hold our files to (numpy, safetensors,
            tensorboard, tokenizers, sentencepiece) and NVIDIA's compiler of CUDA kernels (90 MB, needs no GPU), text in
-           many languages, and libsentencepiece
+           many languages, libsentencepiece and Open MPI
 TEXT
 }
 
@@ -155,6 +155,7 @@ if $for_demo; then
 fi
 if $for_test; then
     need installation-guide-amd64 "text in many languages, which the tests tokenise" test -d /usr/share/doc/installation-guide-amd64
+    need openmpi-bin "Open MPI, with which the tests start several ranks" has_command mpirun
     need libsentencepiece0 "reads SentencePiece models, as a user's Apus would" has_library libsentencepiece.so
     venv_is_current || need python3-venv "the tests check our files with Python's readers" find_python
 fi

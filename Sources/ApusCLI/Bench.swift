@@ -18,6 +18,7 @@ struct Bench: ParsableCommand {
         subcommands: [
             BenchGEMM.self, BenchGrouped.self, BenchBlockSparse.self, BenchAttention.self, BenchRouting.self,
             BenchMoELayer.self, BenchTrain.self, BenchGenerate.self, BenchTokenizer.self, BenchData.self,
+            BenchCollectives.self,
         ])
 }
 

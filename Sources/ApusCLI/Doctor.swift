@@ -15,6 +15,7 @@ struct Doctor: ParsableCommand {
               apus doctor --device cuda --json
               apus doctor --device cuda --portable
               apus doctor --only attention
+              mpirun -n 4 apus doctor --collectives
             """)
 
     @Option(help: "What to examine: auto (the processor, and a GPU where there is one), cpu or cuda.")
@@ -28,6 +29,7 @@ struct Doctor: ParsableCommand {
     var only: String?
 
     @OptionGroup var threadOptions: ThreadOptions
+    @OptionGroup var collectiveOptions: CollectiveOptions
 
     @Flag(help: "Do not measure speed.")
     var skipSpeed = false
@@ -48,6 +50,7 @@ struct Doctor: ParsableCommand {
     func isWanted(_ name: String) -> Bool { only.map(name.contains) ?? true }
 
     func run() throws {
+        if collectiveOptions.collectives { return try examineCollectives() }
         var reports: [Report] = []
         if device != .cuda && !portable { reports.append(try examineProcessor()) }
         if device != .cpu, let report = try examineCUDA() { reports.append(report) }

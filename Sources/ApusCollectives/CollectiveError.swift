@@ -8,6 +8,8 @@ public enum CollectiveError: Error, Sendable, Equatable {
     case mismatch(CollectiveCall, CollectiveCall, detail: String?)
     /// The communicator moves host memory, and a tensor is elsewhere.
     case notHostMemory(communicator: String, operation: OperationSignature, device: Device)
+    /// Ranks ended or stopped answering, and a call that waits for them, if one was known.
+    case lost([MissingRank], waiting: CollectiveCall?)
     /// The communicator was ended by a failure elsewhere, or on purpose.
     case aborted(communicator: String, reason: String)
 }
@@ -18,6 +20,26 @@ public struct MissingRank: Sendable, Equatable {
     public let rank: Int
     /// Its latest call of all; `nil` when it has made none.
     public let lastCall: CollectiveCall?
+    /// What is known of its process.
+    public var condition = Condition.running
+
+    /// What a watchdog knows of a process.
+    public enum Condition: Sendable, Equatable {
+        /// Nothing is wrong with it.
+        case running
+        /// It ended without leaving the world.
+        case ended
+        /// It has not given a sign of life for this long: stopped, or its machine out of reach.
+        case silent(Duration)
+        /// It left the world at the end of its program.
+        case left
+    }
+
+    init(rank: Int, lastCall: CollectiveCall?, condition: Condition = .running) {
+        self.rank = rank
+        self.lastCall = lastCall
+        self.condition = condition
+    }
 }
 
 extension CollectiveError: CustomStringConvertible {
@@ -37,6 +59,12 @@ extension CollectiveError: CustomStringConvertible {
                 \(first.inLayer), rank \(second.rank) called \(second.operation)\(second.inLayer)\
                 \(detail.map { "; \($0)" } ?? ""). All ranks must make the same calls in the same order.
                 """
+        case .lost(let ranks, let waiting):
+            let words = ranks.map { "rank \($0.rank) \($0.fate), \($0.whereabouts)" }.joined(separator: "; ")
+            return """
+                lost: \(words)\(waiting.map { "; rank \($0.rank) waits in \($0)" } ?? ""). \
+                All ranks end; look first at the lost rank's own messages and its machine's memory.
+                """
         case .notHostMemory(let communicator, let operation, let device):
             return """
                 \(communicator) cannot move a tensor of \(device) in \(operation): its ranks exchange host memory. \
@@ -49,7 +77,23 @@ extension CollectiveError: CustomStringConvertible {
 }
 
 extension MissingRank {
-    fileprivate var whereabouts: String { lastCall.map { "last seen in \($0)" } ?? "no call so far" }
+    fileprivate var whereabouts: String {
+        let place = lastCall.map { "last seen in \($0)" } ?? "no call so far"
+        return switch condition {
+        case .left: "left the world, \(place)"
+        default: place
+        }
+    }
+
+    fileprivate var fate: String {
+        switch condition {
+        case .running: "is missing"
+        case .ended: "ended without a word (killed, or crashed)"
+        case .silent(let time):
+            "has given no sign of life for \(time.components.seconds) s (stopped, or out of reach)"
+        case .left: "is gone"
+        }
+    }
 }
 
 extension CollectiveCall {

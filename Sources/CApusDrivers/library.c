@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void *open_first(const char *names, char *text, size_t size)
+static void *open_first(const char *names, int visibility, char *text, size_t size)
 {
     snprintf(text, size, "no name was given");
     while (*names) {
@@ -13,7 +13,7 @@ static void *open_first(const char *names, char *text, size_t size)
         if (length > 0 && length < sizeof name) {
             memcpy(name, names, length);
             name[length] = 0;
-            void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+            void *handle = dlopen(name, RTLD_NOW | visibility);
             if (handle) {
                 snprintf(text, size, "%s", name);
                 return handle;
@@ -27,10 +27,10 @@ static void *open_first(const char *names, char *text, size_t size)
     return NULL;
 }
 
-apus_library_status apus_library_load(const char *names, const char *const *symbols, size_t count, void *table,
-                                      char *text, size_t size)
+static apus_library_status load(const char *names, int visibility, const char *const *symbols, size_t count, void *table,
+                                char *text, size_t size)
 {
-    void *handle = open_first(names, text, size);
+    void *handle = open_first(names, visibility, text, size);
     if (!handle) return APUS_LIBRARY_MISSING;
     for (size_t i = 0; i < count; i++) {
         void *address = dlsym(handle, symbols[i]);
@@ -38,8 +38,20 @@ apus_library_status apus_library_load(const char *names, const char *const *symb
             snprintf(text, size, "%s", symbols[i]);
             return APUS_LIBRARY_INCOMPLETE;
         }
-        // The fields of a table are function pointers and nothing else, which POSIX lets be copied as data pointers.
+        // The fields of a table are addresses and nothing else; POSIX lets those of functions be copied as data pointers.
         memcpy((char *)table + i * sizeof address, &address, sizeof address);
     }
     return APUS_LIBRARY_LOADED;
+}
+
+apus_library_status apus_library_load(const char *names, const char *const *symbols, size_t count, void *table,
+                                      char *text, size_t size)
+{
+    return load(names, RTLD_LOCAL, symbols, count, table, text, size);
+}
+
+apus_library_status apus_library_load_global(const char *names, const char *const *symbols, size_t count, void *table,
+                                             char *text, size_t size)
+{
+    return load(names, RTLD_GLOBAL, symbols, count, table, text, size);
 }

@@ -29,6 +29,15 @@ final class Alarm: Sendable {
         _ = write(writeEnd, &byte, 1)
     }
 
+    /// What becomes readable when the alarm rings, for a thread that waits for other things too.
+    var descriptor: Int32 { readEnd }
+
+    /// Forgets that it has rung.
+    func reset() {
+        var bytes: [64 of UInt8] = .init(repeating: 0)
+        while read(readEnd, &bytes, 64) == 64 {}
+    }
+
     /// Sleeps until `time`, without end for `nil`, and may return early.
     func sleep(until time: ContinuousClock.Instant?) {
         var milliseconds: Int32 = -1
@@ -45,7 +54,6 @@ final class Alarm: Sendable {
         }
         var descriptor = pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0)
         _ = poll(&descriptor, 1, milliseconds)
-        var bytes: [64 of UInt8] = .init(repeating: 0)
-        while read(readEnd, &bytes, 64) == 64 {}
+        reset()
     }
 }

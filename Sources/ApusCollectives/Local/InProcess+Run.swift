@@ -1,4 +1,3 @@
-import Glibc
 import Synchronization
 
 extension InProcess {
@@ -59,31 +58,5 @@ extension (any Error)? {
     /// Whether this is the news of a failure that another rank had.
     fileprivate var isAbort: Bool {
         if case .aborted? = self as? CollectiveError { true } else { false }
-    }
-}
-
-/// A thread of the system that runs one closure.
-private struct RankThread: Sendable {
-    private let thread: pthread_t
-
-    init(_ body: @escaping @Sendable () -> Void) {
-        var thread = pthread_t()
-        let status = pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument else { return nil }
-                Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(Body(run: body)).toOpaque())
-        precondition(status == 0, "the system refused a thread: errno \(status)")
-        self.thread = thread
-    }
-
-    func join() { pthread_join(thread, nil) }
-
-    private final class Body: Sendable {
-        let run: @Sendable () -> Void
-
-        init(run: @escaping @Sendable () -> Void) { self.run = run }
     }
 }

@@ -148,28 +148,8 @@ final class InProcessWorld: Sendable {
         }
         for meeting in abandoned {
             for arrival in meeting.arrivals.compactMap(\.self) {
-                let channel = arrival.call.channel
-                let concerned = error.concerns(channel, arrival.call.sequence)
-                arrival.event.signal(
-                    .failure(
-                        concerned
-                            ? error : CollectiveError.aborted(communicator: channel.communicator, reason: error.cause)))
+                arrival.event.signal(.failure(error.seen(by: arrival.call)))
             }
-        }
-    }
-}
-
-extension CollectiveError {
-    /// Why other communicators end: the innermost reason.
-    fileprivate var cause: String {
-        if case .aborted(_, let reason) = self { reason } else { description }
-    }
-
-    /// Whether this error is about the call with this number.
-    fileprivate func concerns(_ channel: Channel, _ sequence: Int) -> Bool {
-        switch self {
-        case .timeout(let call, _, _), .mismatch(let call, _, _): call.channel == channel && call.sequence == sequence
-        case .aborted, .notHostMemory: false
         }
     }
 }

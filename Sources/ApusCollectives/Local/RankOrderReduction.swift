@@ -90,9 +90,11 @@ struct RankOrderReduction {
 }
 
 /// The bits of the `bf16` nearest to `value`, ties to even.
-private func roundedToBF16(_ value: Float) -> UInt16 {
+@inline(__always)
+func roundedToBF16(_ value: Float) -> UInt16 {
     let bits = value.bitPattern
-    // A quiet bit, for the payload of a NaN may lie in the half that is cut off.
-    if value.isNaN { return UInt16(truncatingIfNeeded: bits >> 16) | 0x40 }
-    return UInt16(truncatingIfNeeded: (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
+    // A quiet bit, for the payload of a NaN may lie in the half that is cut off. Both results are computed, and the upper
+    // half is taken with its sign: so a loop over this becomes vector instructions of any processor.
+    let whole = value == value ? bits &+ 0x7FFF &+ (bits >> 16 & 1) : bits | 0x40_0000
+    return UInt16(bitPattern: Int16(truncatingIfNeeded: Int32(bitPattern: whole) >> 16))
 }

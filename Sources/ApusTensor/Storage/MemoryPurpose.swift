@@ -14,6 +14,8 @@ public enum MemoryPurpose: Int, Sendable, CaseIterable, CustomStringConvertible 
     case keyValueCache
     /// Token batches and everything else that comes from outside.
     case data
+    /// Copies of weights and state that a checkpoint is written from while training goes on.
+    case checkpoint
 
     /// For messages: `optimizer state`.
     public var description: String {
@@ -25,6 +27,7 @@ public enum MemoryPurpose: Int, Sendable, CaseIterable, CustomStringConvertible 
         case .workspace: "workspace"
         case .keyValueCache: "key-value cache"
         case .data: "data"
+        case .checkpoint: "checkpoint copy"
         }
     }
 
@@ -36,6 +39,7 @@ public enum MemoryPurpose: Int, Sendable, CaseIterable, CustomStringConvertible 
         case .activations, .workspace: "data.sequence_length, training.micro_batch, or training.checkpointing: true"
         case .keyValueCache: "--max-tokens, or the number of prompts"
         case .data: "training.batch"
+        case .checkpoint: "model.layers, model.width, model.experts.count"
         }
     }
 }

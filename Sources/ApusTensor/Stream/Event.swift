@@ -21,6 +21,9 @@ public final class Event: @unchecked Sendable {
     private var mutex = pthread_mutex_t()
     private var condition = pthread_cond_t()
     private var outcome: Result<Void, any Error>?
+    private var firstWait: Int?
+    private var completion: Completion?
+    private var observer: (@Sendable (Completion) -> Void)?
     /// The device's work whose end this is, which a stream of the same device can wait for without the host; `nil` for an
     /// event that somebody signals.
     public let work: (any DeviceWork)?
@@ -56,6 +59,10 @@ public final class Event: @unchecked Sendable {
         pthread_mutex_lock(&mutex)
         precondition(outcome == nil, "an event happens once")
         outcome = result
+        let completion = Completion(time: HostClock.nanoseconds, waitedSince: firstWait)
+        self.completion = completion
+        // Before anybody wakes, so that whoever has waited finds it told.
+        observer.take()?(completion)
         pthread_cond_broadcast(&condition)
         pthread_mutex_unlock(&mutex)
     }
@@ -64,11 +71,61 @@ public final class Event: @unchecked Sendable {
     ///
     /// - Throws: the error that the work ended with.
     public func wait() throws {
-        if let work { return try work.wait() }
+        if let work { return try wait(for: work) }
         pthread_mutex_lock(&mutex)
+        if outcome == nil, firstWait == nil { firstWait = HostClock.nanoseconds }
         while outcome == nil { pthread_cond_wait(&condition, &mutex) }
         let result = outcome
         pthread_mutex_unlock(&mutex)
         try result?.get()
+    }
+}
+
+// Who counts what work costs.
+extension Event {
+    /// When the work of an event ended, and since when somebody was held up by it; times of ``HostClock``.
+    public struct Completion: Sendable, Equatable {
+        /// When the work ended.
+        public let time: Int
+        /// When somebody first came to wait and had to; `nil` when nobody had to.
+        public let waitedSince: Int?
+    }
+
+    /// Calls `body` once, when the work ends, on the thread that announces it; at once if it has ended.
+    ///
+    /// The time told is that of the announcement, whoever looks and when. A device does not announce: the end of its work
+    /// is told by the first ``wait()`` that returns, with the time of that, and never where the host does not wait.
+    ///
+    /// - Parameter body: Short, and nothing that asks this event, which is locked.
+    public func observe(_ body: @escaping @Sendable (Completion) -> Void) {
+        pthread_mutex_lock(&mutex)
+        defer { pthread_mutex_unlock(&mutex) }
+        if let completion { return body(completion) }
+        let earlier = observer
+        observer = { completion in
+            earlier?(completion)
+            body(completion)
+        }
+    }
+
+    private func wait(for work: any DeviceWork) throws {
+        let begin = isObserved && !work.isComplete ? HostClock.nanoseconds : nil
+        defer { tellOfDevice(waitedSince: begin) }
+        try work.wait()
+    }
+
+    private var isObserved: Bool {
+        pthread_mutex_lock(&mutex)
+        defer { pthread_mutex_unlock(&mutex) }
+        return observer != nil
+    }
+
+    private func tellOfDevice(waitedSince begin: Int?) {
+        pthread_mutex_lock(&mutex)
+        defer { pthread_mutex_unlock(&mutex) }
+        guard let observer = observer.take() else { return }
+        let completion = Completion(time: HostClock.nanoseconds, waitedSince: begin)
+        self.completion = completion
+        observer(completion)
     }
 }

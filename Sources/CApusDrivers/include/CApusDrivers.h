@@ -7,6 +7,7 @@
 #include "apus_cuda.h"
 #include "apus_cudnn.h"
 #include "apus_library.h"
+#include "apus_mpi.h"
 #include "apus_nvrtc.h"
 
 #endif

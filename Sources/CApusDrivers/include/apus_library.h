@@ -24,4 +24,8 @@ typedef enum {
 apus_library_status apus_library_load(const char *_Nonnull names, const char *_Nonnull const *_Nonnull symbols,
                                       size_t count, void *_Nonnull table, char *_Nonnull text, size_t size);
 
+/* The same for a library whose own plug-ins look for its symbols: they become visible to all that is opened later. */
+apus_library_status apus_library_load_global(const char *_Nonnull names, const char *_Nonnull const *_Nonnull symbols,
+                                             size_t count, void *_Nonnull table, char *_Nonnull text, size_t size);
+
 #endif

@@ -1,0 +1,30 @@
+import Glibc
+
+/// A thread of the system that runs one closure.
+struct RankThread: Sendable {
+    private let thread: pthread_t
+
+    init(_ body: @escaping @Sendable () -> Void) {
+        var thread = pthread_t()
+        let status = pthread_create(
+            &thread, nil,
+            { argument in
+                guard let argument else { return nil }
+                Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(Body(run: body)).toOpaque())
+        precondition(status == 0, "the system refused a thread: errno \(status)")
+        self.thread = thread
+    }
+
+    func join() { pthread_join(thread, nil) }
+
+    /// Leaves the thread to itself.
+    func detach() { pthread_detach(thread) }
+
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+
+        init(run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+}
