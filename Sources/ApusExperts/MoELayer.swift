@@ -22,16 +22,19 @@ public struct MoELayer {
     /// Computes.
     public let bank: any ExpertBank
     /// An expert for every token, added to the others.
-    public let shared: FeedForward?
+    public let shared: (any FeedForwardLayer)?
     /// An expert for every token, mixed with the others by a learned coefficient.
     public let residual: ResidualExpert?
     /// In how many pieces the tokens are dispatched, so that exchange and computation can overlap.
     public let chunks: Int
+    /// What the tokens pass on their way in and out; `nil` when the layer reads the residual stream as it is.
+    public let boundary: (any TokenBoundary)?
 
     /// A layer of its parts.
     public init(
         layer: Int, router: any Router, dispatcher: any Dispatcher = LocalDispatcher(), bank: any ExpertBank,
-        shared: FeedForward? = nil, residual: ResidualExpert? = nil, chunks: Int = 1
+        shared: (any FeedForwardLayer)? = nil, residual: ResidualExpert? = nil, chunks: Int = 1,
+        boundary: (any TokenBoundary)? = nil
     ) {
         precondition(chunks >= 1)
         self.layer = layer
@@ -41,6 +44,7 @@ public struct MoELayer {
         self.shared = shared
         self.residual = residual
         self.chunks = chunks
+        self.boundary = boundary
     }
 
     /// What a pass yields.
@@ -54,9 +58,13 @@ public struct MoELayer {
     /// (T, D) to (T, D).
     public func callAsFunction(_ x: Variable, _ context: MoEContext) throws -> Output {
         let tape = context.forward.tape
+        let x = try boundary?.enter(x, on: tape) ?? x
         let routing = try router.route(x, layer: layer, context)
         var hidden: Variable
-        if chunks > 1, let pieces = try Chunking.split(x, routing, into: chunks, on: tape) {
+        if chunks > 1,
+            let pieces = try Chunking.split(
+                x, routing, into: chunks, mayBeEmpty: dispatcher.exchangesRows, on: tape)
+        {
             hidden = try runChunks(pieces, of: x, on: tape)
         } else {
             let flight = try dispatcher.dispatch(x, routing.decision, on: tape)
@@ -67,7 +75,7 @@ public struct MoELayer {
             ).finish()
         }
         if let residual { hidden = try residual(x, mixedWith: hidden, on: tape) }
-        return Output(hidden: hidden, routing: routing)
+        return Output(hidden: try boundary?.leave(hidden, on: tape) ?? hidden, routing: routing)
     }
 
     /// Starts the exchange of the next piece before computing the present one.

@@ -16,10 +16,18 @@ public struct GradientNorm {
     public init(
         _ store: ParameterStore, loss: Tensor? = nil, previous: Tensor? = nil, limit: Float, backend: any Backend
     ) throws {
-        sumOfSquares = try backend.empty(Shape(1), .f32)
-        scale = try backend.empty(Shape(1), .f32)
         precondition(!store.gradientParts.isEmpty, "the store is not trained")
-        try backend.gradientSquares(store.gradientParts.map { try $0.gradients() }, into: sumOfSquares)
+        let squares = try backend.empty(Shape(1), .f32)
+        try backend.gradientSquares(store.gradientParts.map { try $0.gradients() }, into: squares)
+        try self.init(sumOfSquares: squares, loss: loss, previous: previous, limit: limit, backend: backend)
+    }
+
+    /// The norm that follows from a sum of squares (1) `f32`, such as that over the gradients of all ranks.
+    public init(
+        sumOfSquares: Tensor, loss: Tensor? = nil, previous: Tensor? = nil, limit: Float, backend: any Backend
+    ) throws {
+        self.sumOfSquares = sumOfSquares
+        scale = try backend.empty(Shape(1), .f32)
         try backend.clipFactor(sumOfSquares: sumOfSquares, loss: loss, previous: previous, limit: limit, into: scale)
     }
 }

@@ -1,4 +1,4 @@
-import ApusKernels
+public import ApusKernels
 import ApusNN
 import ApusTensor
 
@@ -16,9 +16,14 @@ enum Chunking {
 
     /// Cuts into at most `count` pieces of nearly equal length; `nil` when there is nothing to cut, or when rows are
     /// padded to capacities, which belong to whole routing groups.
-    static func split(_ x: Variable, _ routing: Routing, into count: Int, on tape: Tape) throws -> [Piece]? {
+    ///
+    /// - Parameter mayBeEmpty: Whether there are `count` pieces however few the tokens are: ranks that exchange rows
+    ///   make the same number of exchanges.
+    static func split(
+        _ x: Variable, _ routing: Routing, into count: Int, mayBeEmpty: Bool, on tape: Tape
+    ) throws -> [Piece]? {
         let tokens = x.shape[0]
-        let pieces = min(count, tokens)
+        let pieces = mayBeEmpty ? count : min(count, tokens)
         guard pieces > 1, !routing.decision.isPadded else { return nil }
         return try (0..<pieces).map { index in
             let range = tokens * index / pieces..<tokens * (index + 1) / pieces
@@ -69,7 +74,9 @@ enum Chunking {
 
 extension RoutingDecision {
     /// The part of an unpadded decision that concerns the tokens of `range`.
-    func restricted(to range: Range<Int>, backend: any Backend) throws -> RoutingDecision {
+    ///
+    /// - Throws: ``TensorError``
+    public func restricted(to range: Range<Int>, backend: any Backend) throws -> RoutingDecision {
         precondition(!isPadded)
         return RoutingDecision(
             ids: ids[range], kept: kept[range], experts: experts, capacities: capacities, isPadded: false,

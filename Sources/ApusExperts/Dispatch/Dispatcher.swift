@@ -27,6 +27,8 @@ public struct InFlightCombination: ~Copyable {
 
 /// Carries tokens to the experts and results back. What lies between start and finish may compute in the meantime.
 public protocol Dispatcher {
+    /// Whether rows go to other ranks, so that every rank must dispatch the same number of times.
+    var exchangesRows: Bool { get }
     /// Starts to bring the tokens of `x` (T, D) to their experts. `decision` covers exactly these tokens: a layer that
     /// runs in chunks passes ranges of tokens with the decision restricted to them.
     func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight
@@ -36,4 +38,9 @@ public protocol Dispatcher {
     func combine(
         _ results: Variable, weights: Variable, _ decision: RoutingDecision, base: Variable?, on tape: Tape
     ) throws -> InFlightCombination
+}
+
+extension Dispatcher {
+    /// Nothing leaves the rank.
+    public var exchangesRows: Bool { false }
 }

@@ -34,7 +34,9 @@ public struct LocalDispatcher: Dispatcher {
         let backend = tape.backend
         let choices = decision.choices
         let slotToRow = decision.permutation.slotToRow
-        let y = try base?.tensor ?? backend.empty(Shape(decision.tokenCount, results.shape[1]), results.dtype)
+        let y =
+            try base?.forAdding(on: tape)
+            ?? backend.empty(Shape(decision.tokenCount, results.shape[1]), results.dtype)
         try backend.combineRows(
             results.tensor, slotToRow: slotToRow, weights: weights.tensor, choices: choices, into: y, adds: base != nil)
         let inputs = [results, weights] + (base.map { [$0] } ?? [])
@@ -52,5 +54,15 @@ public struct LocalDispatcher: Dispatcher {
             if let base { try flow.accumulate(dy, into: base) }
         }
         return InFlightCombination { combined }
+    }
+}
+
+extension Variable {
+    /// The value in storage that may be added to: its own, unless a checkpointed block may need it again.
+    func forAdding(on tape: Tape) throws -> Tensor {
+        guard tape.keepsOutputs else { return tensor }
+        let copy = try tape.backend.empty(shape, dtype)
+        try tape.backend.copy(tensor, into: copy)
+        return copy
     }
 }

@@ -43,6 +43,20 @@ public struct RoutedRows {
         adjoint = Adjoint(slotToRow: permutation.slotToRow, choices: choices)
     }
 
+    /// The same rows, read from another variable of the same values.
+    public func reading(_ source: Variable) -> RoutedRows {
+        precondition(source.shape == self.source.shape, "rows of \(source.shape) instead of \(self.source.shape)")
+        return RoutedRows(source: source, index: index, offsets: offsets, rowBound: rowBound, adjoint: adjoint)
+    }
+
+    private init(source: Variable, index: Tensor?, offsets: Tensor, rowBound: Int, adjoint: Adjoint?) {
+        self.source = source
+        self.index = index
+        self.offsets = offsets
+        self.rowBound = rowBound
+        self.adjoint = adjoint
+    }
+
     /// Hands the gradient of the rows (R, D) on to the source.
     public func accumulate(_ gradient: Tensor, _ flow: borrowing GradientFlow) throws {
         guard let adjoint else { return try flow.accumulate(gradient, into: source) }

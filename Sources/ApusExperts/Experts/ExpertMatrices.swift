@@ -21,7 +21,8 @@ public struct ExpertMatrices {
     public init(inputs: [Parameter], outputs: [Parameter], activation: Activation) {
         let experts = outputs.count
         precondition(experts > 0 && inputs.count == experts * activation.inputsPerOutput)
-        let (width, hidden) = (outputs[0].shape[0], outputs[0].shape[1])
+        // Of what this rank holds: a rank of a tensor-parallel group has a part of F.
+        let (width, hidden) = (outputs[0].localShape[0], outputs[0].localShape[1])
         self.inputs = inputs
         self.outputs = outputs
         self.activation = activation

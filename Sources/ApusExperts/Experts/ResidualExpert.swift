@@ -8,14 +8,14 @@ import ApusTensor
 /// (DeepSpeed-MoE section 3.1, with the learned coefficient of its code).
 public struct ResidualExpert {
     /// The dense expert.
-    public let expert: FeedForward
+    public let expert: any FeedForwardLayer
     /// (2, D).
     public let coefficient: any Weight
     /// (2).
     public let bias: any Weight
 
     /// A residual expert over the given weights.
-    public init(expert: FeedForward, coefficient: any Weight, bias: any Weight) {
+    public init(expert: any FeedForwardLayer, coefficient: any Weight, bias: any Weight) {
         self.expert = expert
         self.coefficient = coefficient
         self.bias = bias

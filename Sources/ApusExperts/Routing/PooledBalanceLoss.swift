@@ -1,3 +1,4 @@
+public import ApusCollectives
 import ApusKernels
 public import ApusNN
 public import ApusTensor
@@ -12,17 +13,24 @@ public import ApusTensor
 public enum PooledBalanceLoss {
     /// Adds `coefficient` times the loss as roots and returns its value (1) `f32` before the coefficient, or `nil` when
     /// there is no layer or one without probabilities. All layers have the same number of experts.
+    ///
+    /// A product of means is not the sum of those of parts: `ranks` with other sequences of the same pass add their
+    /// counts and probabilities first, and all get the value of the whole.
     public static func addRoots(
-        _ routings: [Routing], coefficient: Float, globalTokens: Int, on tape: Tape
+        _ routings: [Routing], coefficient: Float, globalTokens: Int, over ranks: (any Collective)? = nil, on tape: Tape
     ) throws -> Tensor? {
         let backend = tape.backend
         let variables = routings.compactMap(\.probabilitySums)
         guard let first = variables.first, variables.count == routings.count else { return nil }
-        let sums = try backend.zeros(first.shape, .f32)
-        let counts = try backend.zeros(first.shape, .f32)
+        let groups = first.shape[0]
+        let both = try backend.zeros(Shape(2 * groups, first.shape[1]), .f32)
+        let (sums, counts) = (both[0..<groups], both[groups..<2 * groups])
         for (routing, variable) in zip(routings, variables) {
             try backend.add(sums, variable.tensor, into: sums)
             if let layer = routing.choiceCounts { try backend.add(counts, layer, into: counts) }
+        }
+        if let ranks, ranks.size > 1 {
+            try ranks.startAllReduce(both, into: both, after: backend.stream).ready?.wait()
         }
         // The op divides counts by their sum and F is counts by pairs: K times as much, on average over layers.
         let layers = Float(routings.count)

@@ -1,3 +1,4 @@
+public import ApusCollectives
 public import ApusKernels
 public import ApusNN
 public import ApusTensor
@@ -17,17 +18,20 @@ public struct MoEContext {
     /// Whether loads and probabilities are summed when the tape does not record either: for losses that are read, and
     /// reports. Generation does without.
     public let countsLoads: Bool
+    /// Ranks that compute other sequences of the same pass, for losses over all of it; `nil` for none.
+    public let batchRanks: (any Collective)?
 
     /// A context; `globalTokens` is this pass's own number of tokens unless the pass is part of a larger batch.
     public init(
         forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil,
-        countsLoads: Bool = true
+        countsLoads: Bool = true, batchRanks: (any Collective)? = nil
     ) {
         self.forward = forward
         self.trace = trace
         self.report = report
         self.globalTokens = globalTokens ?? forward.layout.tokenCount
         self.countsLoads = countsLoads
+        self.batchRanks = batchRanks
     }
 }
 

@@ -43,7 +43,8 @@ public final class RoutingTrace {
         isReplaying = false
     }
 
-    private init(replaying decisions: [Int: RoutingDecision]) {
+    /// A trace that replays the decisions of layers.
+    public init(replaying decisions: [Int: RoutingDecision]) {
         self.decisions = decisions
         isReplaying = true
     }
@@ -62,6 +63,23 @@ public final class RoutingTrace {
         let decision = try decide()
         decisions[layer] = decision
         return decision
+    }
+
+    /// The decisions of all layers.
+    public var recorded: [Int: RoutingDecision] { decisions }
+
+    /// Whether ``scores`` are kept of what is recorded.
+    public var keepsScores = false
+    /// (T, E) of each layer, if they are kept: what its experts were chosen by, selection bias and noise included.
+    public private(set) var scores: [Int: Tensor] = [:]
+
+    /// Keeps what the experts of `layer` were chosen by.
+    func note(_ scores: Tensor, layer: Int, bias: Tensor?, _ backend: any Backend) throws {
+        guard keepsScores, !isReplaying else { return }
+        let kept = try backend.empty(scores.shape, .f32)
+        try backend.copy(scores, into: kept)
+        if let bias { try backend.addBias(kept, bias: bias, into: kept) }
+        self.scores[layer] = kept
     }
 
     /// The recorded decision of `layer`.

@@ -66,6 +66,7 @@ public struct TopKRouter: Router {
             }
             let made = try chooseAtOnce(logits, backend)
             choice = made
+            try noteScores(made.scores, layer, context)
             return RoutingDecision(
                 ids: made.ids, kept: made.ids, experts: experts, capacities: [], isPadded: false,
                 permutation: made.permutation)
@@ -168,6 +169,7 @@ public struct TopKRouter: Router {
             if configuration.scoring == .sigmoid { try backend.sigmoid(noise, into: noise) }
             ranked = noise
         }
+        try noteScores(ranked, layer, context)
         if let selectionBias {
             try selectionBias.withWeights(on: backend.stream) {
                 try backend.topK(ranked, bias: $0, ids: ids, values: nil)
@@ -176,6 +178,13 @@ public struct TopKRouter: Router {
             try backend.topK(ranked, bias: nil, ids: ids, values: nil)
         }
         return try applyPolicy(ids, scores: scores, layer: layer, context)
+    }
+
+    private func noteScores(_ scores: Tensor, _ layer: Int, _ context: MoEContext) throws {
+        guard let trace = context.trace else { return }
+        let backend = context.forward.tape.backend
+        guard let selectionBias else { return try trace.note(scores, layer: layer, bias: nil, backend) }
+        try selectionBias.withWeights(on: backend.stream) { try trace.note(scores, layer: layer, bias: $0, backend) }
     }
 
     private func applyPolicy(

@@ -50,17 +50,26 @@ public struct ModelFolder {
         return model
     }
 
-    /// Fills a store's parameters, converting to their types. Tensors of stages that the store has not are passed over.
+    /// Fills a store's parameters, converting to their types. Tensors and stages that the store has not are passed over,
+    /// and of a parameter of which it holds a part the rest is not read.
     public func loadWeights(into store: ParameterStore, backend: any Backend) throws {
         for placement in placements {
             let wanted = placement.slices.filter { store[$0.name] != nil }
             guard !wanted.isEmpty else { continue }
-            let source = try stored(placement.hubName, backend)
+            let isWhole = wanted.contains { store[$0.name]?.shard == nil }
+            let source = isWhole ? try stored(placement.hubName, backend) : nil
             for slice in wanted {
                 guard let parameter = store[slice.name] else { continue }
                 let weights = try parameter.acquire(on: backend.stream)
                 defer { parameter.release(on: backend.stream) }
-                try backend.convert(source[slice.elements], into: weights)
+                if parameter.shard == nil, let source {
+                    try backend.convert(source[slice.elements], into: weights)
+                } else {
+                    let runs = parameter.runs(of: 0..<parameter.localShape.count).map { run in
+                        slice.elements.lowerBound + run.whole..<slice.elements.lowerBound + run.whole + run.held.count
+                    }
+                    try backend.convert(stored(placement.hubName, runs, backend), into: weights)
+                }
             }
         }
     }
@@ -75,6 +84,29 @@ public struct ModelFolder {
         }
         let target = try backend.empty(Shape(entry.count), dtype, .workspace)
         try tensors.bytes(name).withUnsafeBytes { try backend.upload($0, into: target) }
+        return target
+    }
+
+    /// Some elements of a stored tensor, one run of them after the other.
+    private func stored(_ name: String, _ runs: [Range<Int>], _ backend: any Backend) throws -> Tensor {
+        let entry = try tensors.entry(name)
+        let count = runs.reduce(0) { $0 + $1.count }
+        guard let dtype = entry.dtype, dtype.isFloating else {
+            let values = try tensors.shard(of: name).floatValues(name)
+            return try backend.tensor(runs.flatMap { values[$0] }, Shape(count), .workspace)
+        }
+        let target = try backend.empty(Shape(count), dtype, .workspace)
+        let size = dtype.byteCount(elements: 1)
+        try tensors.bytes(name).withUnsafeBytes { bytes in
+            let parts = runs.map {
+                UnsafeRawBufferPointer(rebasing: bytes[$0.lowerBound * size..<$0.upperBound * size])
+            }
+            if parts.count == 1 { return try backend.upload(parts[0], into: target) }
+            var held: [UInt8] = []
+            held.reserveCapacity(count * size)
+            for part in parts { held.append(contentsOf: part) }
+            try held.withUnsafeBytes { try backend.upload($0, into: target) }
+        }
         return target
     }
 }

@@ -11,11 +11,16 @@ extension Block {
         let trace = context.trace ?? RoutingTrace()
         var first: Output?
         let inputs = [hidden.stream] + (hidden.branch.map { [$0] } ?? [])
-        let outputs = try context.forward.tape.checkpoint("block", inputs: inputs) { tape, inputs in
+        let outer = context.forward.tape
+        // The tape keeps the body: a body that kept the tape would keep both for ever when backward never comes.
+        let forward = context.forward.on(Tape(backend: outer.backend, isRecording: false))
+        let (report, globalTokens) = (context.report, context.globalTokens)
+        let outputs = try outer.checkpoint("block", inputs: inputs, keeping: forward.keptOutputs) {
+            tape, inputs in
             let isFirst = first == nil
             let inner = MoEContext(
-                forward: context.forward.on(tape), trace: isFirst ? trace : trace.replay(),
-                report: isFirst ? context.report : nil, globalTokens: context.globalTokens)
+                forward: forward.on(tape), trace: isFirst ? trace : trace.replay(),
+                report: isFirst ? report : nil, globalTokens: globalTokens)
             let state = Hidden(stream: inputs[0], branch: inputs.count > 1 ? inputs[1] : nil)
             let output = try self(state, inner)
             if isFirst { first = output }

@@ -23,7 +23,7 @@ public struct Hidden {
 /// Token ids to the residual stream.
 public struct EmbedStage {
     /// The tables.
-    public let embedding: Embedding
+    public let embedding: any EmbeddingLayer
 
     /// Token ids (T) `i32` to (T, D).
     public func callAsFunction(_ tokens: Tensor, _ context: ForwardContext) throws -> Hidden {
@@ -38,7 +38,7 @@ public struct Block {
     /// Before attention.
     public let attentionNorm: Norm
     /// Mixes tokens.
-    public let attention: SelfAttention
+    public let attention: any AttentionLayer
     /// Before the feed-forward layer.
     public let feedForwardNorm: Norm
     /// Computes each token.
@@ -47,7 +47,7 @@ public struct Block {
     /// The two kinds of feed-forward layer.
     public enum FeedForwardPart {
         /// One for all tokens.
-        case dense(FeedForward)
+        case dense(any FeedForwardLayer)
         /// A choice of experts for each token.
         case moe(MoELayer)
     }
@@ -87,11 +87,11 @@ public struct HeadStage {
     /// The last norm.
     public let norm: Norm
     /// The product with the vocabulary, and the cross-entropy.
-    public let loss: LanguageModelLoss
+    public let loss: any LossLayer
 
     /// The normalised state (T, D) that the head's product reads.
     public func normalized(_ hidden: Hidden, on tape: Tape) throws -> Variable {
-        guard let branch = hidden.branch else { return try norm(hidden.stream, on: tape) }
-        return try norm.addingResidual(hidden.stream, branch, on: tape).normalized
+        guard let branch = hidden.branch else { return try loss.enter(norm(hidden.stream, on: tape), on: tape) }
+        return try loss.enter(norm.addingResidual(hidden.stream, branch, on: tape).normalized, on: tape)
     }
 }

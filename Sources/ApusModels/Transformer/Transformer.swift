@@ -49,24 +49,27 @@ public struct Transformer {
     ///   - positions: Longest sequence to prepare rotary angles for; the configuration's by default.
     ///   - router: Makes each MoE layer's router; the configuration's own by default. The store holds the parameters of
     ///     both, so that the model saves and loads whichever router runs (``furtherParameters``).
-    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
+    ///   - partition: What this rank holds and computes of the model; the whole by default.
+    /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``, and what the partition throws when
+    ///   it cannot cut the model.
     public init(
         _ configuration: ModelConfiguration, backend: any Backend, precision: Precision, isTrained: Bool,
-        stages: StageRange? = nil, positions: Int? = nil, router: RouterFactory? = nil
+        stages: StageRange? = nil, positions: Int? = nil, router: RouterFactory? = nil,
+        partition: any Partition = WholeModel()
     ) throws {
         let range = stages ?? StageRange(hasEmbed: true, blocks: 0..<configuration.layers, hasHead: true)
-        var builder = TransformerBuilder(configuration, router: router)
+        var builder = TransformerBuilder(configuration, router: router, partition: partition)
         if case .rotary(let theta) = configuration.position, !range.blocks.isEmpty {
             builder.rotary = try backend.rotaryTable(
                 positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta
             )
         }
         self.configuration = configuration
-        embed = range.hasEmbed ? builder.embed() : nil
-        blocks = range.blocks.map { builder.block($0) }
-        head = range.hasHead ? builder.head() : nil
+        embed = range.hasEmbed ? try builder.embed() : nil
+        blocks = try range.blocks.map { try builder.block($0) }
+        head = range.hasHead ? try builder.head() : nil
         store = try ParameterStore(
-            builder.parameters, backend: backend, precision: precision, isTrained: isTrained)
+            builder.parameters, backend: backend, precision: precision, isTrained: isTrained, share: partition.share)
     }
 
     /// Parameters that the configuration does not name: those of a program's own routers. Checkpoints hold them under
@@ -131,19 +134,39 @@ public struct Transformer {
         var hidden = try embed(tokens, context.forward)
         var routings: [Routing] = []
         for block in blocks {
+            hidden = try mark(hidden, layer: block.layer, context.forward)
             let output = try context.forward.tape.part("layer \(block.layer)") {
                 checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context)
             }
             hidden = output.hidden
             if let routing = output.routing { routings.append(routing) }
         }
-        return (hidden, routings)
+        return (try mark(hidden, layer: configuration.layers, context.forward), routings)
+    }
+
+    /// Lets backward tell when it has gone through everything from `layer` on.
+    ///
+    /// Whatever reads parameters of these layers depends on the marked state, so that no schedule visits it later.
+    private func mark(_ hidden: Hidden, layer: Int, _ context: ForwardContext) throws -> Hidden {
+        guard let tell = context.gradientsComplete, context.tape.isRecording else { return hidden }
+        let first = store.parameters(before: layer)
+        let inputs = [hidden.stream] + (hidden.branch.map { [$0] } ?? [])
+        let outputs = context.tape.record(
+            "boundary", inputs: inputs, outputs: inputs.map(\.tensor), runsAlways: true
+        ) { flow in
+            for (index, input) in inputs.enumerated() {
+                if let gradient = flow.takeOutput(index) { try flow.accumulate(gradient, into: input) }
+            }
+            try tell(first)
+        }
+        return Hidden(stream: outputs[0], branch: outputs.count > 1 ? outputs[1] : nil)
     }
 
     private func addPooledBalance(_ routings: [Routing], _ context: MoEContext) throws -> Tensor? {
         guard let losses = moeConfigurations.first?.losses, losses.scope == .pooled else { return nil }
         return try PooledBalanceLoss.addRoots(
-            routings, coefficient: losses.balance, globalTokens: context.globalTokens, on: context.forward.tape)
+            routings, coefficient: losses.balance, globalTokens: context.globalTokens, over: context.batchRanks,
+            on: context.forward.tape)
     }
 
     private var moeConfigurations: [MoEConfiguration] {

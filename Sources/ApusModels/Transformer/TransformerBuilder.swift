@@ -15,10 +15,15 @@ struct TransformerBuilder {
     private(set) var parameters: [Parameter] = []
     private var tokenTable: Parameter?
     private let makeRouter: Transformer.RouterFactory?
+    private let partition: any Partition
 
-    init(_ configuration: ModelConfiguration, router: Transformer.RouterFactory? = nil) {
+    init(
+        _ configuration: ModelConfiguration, router: Transformer.RouterFactory? = nil,
+        partition: any Partition = WholeModel()
+    ) {
         self.configuration = configuration
         makeRouter = router
+        self.partition = partition
     }
 
     private var width: Int { configuration.width }
@@ -30,112 +35,133 @@ struct TransformerBuilder {
 
     private mutating func declare(
         _ name: String, _ shape: Shape, role: ParameterRole = .dense, layer: Int? = nil, expert: Int? = nil,
-        decays: Bool = true, _ initializer: Initializer
-    ) -> Parameter {
+        decays: Bool = true, cut: Cut = .whole, _ initializer: Initializer
+    ) throws -> Parameter {
+        let holding = try partition.holding(of: name, shape, cut: cut)
         let parameter = Parameter(
-            name, shape, role: role, layer: layer, expert: expert, decays: decays, initializer: initializer)
+            name, shape, role: role, layer: layer, expert: expert, decays: decays, initializer: initializer,
+            shard: holding.shard, sharing: holding.sharing)
         parameters.append(parameter)
         return parameter
     }
 
-    mutating func embed() -> EmbedStage {
-        EmbedStage(embedding: Embedding(table: table(), positionTable: positionTable()))
+    mutating func embed() throws -> EmbedStage {
+        let embedding = Embedding(table: try table(), positionTable: try positionTable())
+        return EmbedStage(embedding: partition.embedding(embedding, vocabulary: configuration.vocabulary))
     }
 
-    private mutating func table() -> Parameter {
+    private mutating func table() throws -> Parameter {
         if let tokenTable { return tokenTable }
-        let table = declare("model.embed_tokens.weight", Shape(configuration.vocabulary, width), initial)
+        let table = try declare(
+            "model.embed_tokens.weight", Shape(configuration.vocabulary, width), cut: .vocabulary, initial)
         tokenTable = table
         return table
     }
 
-    private mutating func positionTable() -> Parameter? {
+    private mutating func positionTable() throws -> Parameter? {
         guard configuration.position == .learned else { return nil }
-        return declare("model.embed_positions.weight", Shape(configuration.maximumPositions, width), initial)
+        return try declare(
+            "model.embed_positions.weight", Shape(configuration.maximumPositions, width), cut: .stream, initial)
     }
 
-    mutating func head() -> HeadStage {
-        let norm = norm("model.norm", layer: nil)
+    mutating func head() throws -> HeadStage {
+        let norm = try norm("model.norm", layer: nil)
+        let vocabulary = configuration.vocabulary
         let weight =
             configuration.tiedEmbeddings
-            ? table() : declare("lm_head.weight", Shape(configuration.vocabulary, width), initial)
-        return HeadStage(norm: norm, loss: LanguageModelLoss(weight: weight))
+            ? try table() : try declare("lm_head.weight", Shape(vocabulary, width), cut: .vocabulary, initial)
+        return HeadStage(norm: norm, loss: partition.loss(LanguageModelLoss(weight: weight), vocabulary: vocabulary))
     }
 
-    mutating func block(_ layer: Int) -> Block {
+    mutating func block(_ layer: Int) throws -> Block {
         let prefix = "model.layers.\(layer)"
         return Block(
-            layer: layer, attentionNorm: norm("\(prefix).input_layernorm", layer: layer),
-            attention: attention("\(prefix).self_attn", layer),
-            feedForwardNorm: norm("\(prefix).post_attention_layernorm", layer: layer),
-            feedForward: feedForward("\(prefix).mlp", layer))
+            layer: layer, attentionNorm: try norm("\(prefix).input_layernorm", layer: layer),
+            attention: partition.attention(try attention("\(prefix).self_attn", layer)),
+            feedForwardNorm: try norm("\(prefix).post_attention_layernorm", layer: layer),
+            feedForward: try feedForward("\(prefix).mlp", layer))
     }
 
-    private mutating func norm(_ name: String, layer: Int?) -> Norm {
-        let weight = declare("\(name).weight", Shape(width), layer: layer, decays: false, .constant(1))
+    private mutating func norm(_ name: String, layer: Int?) throws -> Norm {
+        let weight = try declare(
+            "\(name).weight", Shape(width), layer: layer, decays: false, cut: .stream, .constant(1))
         let bias =
             configuration.norm == .layer
-            ? declare("\(name).bias", Shape(width), layer: layer, decays: false, .constant(0)) : nil
+            ? try declare("\(name).bias", Shape(width), layer: layer, decays: false, cut: .stream, .constant(0)) : nil
         return Norm(weight: weight, bias: bias, epsilon: configuration.normEpsilon)
     }
 
-    private mutating func attention(_ prefix: String, _ layer: Int) -> SelfAttention {
+    private mutating func attention(_ prefix: String, _ layer: Int) throws -> SelfAttention {
         let head = configuration.headWidth
-        let (queries, keys) = (configuration.heads * head, configuration.keyValueHeads * head)
-        let rows = [("q", queries), ("k", keys), ("v", keys)]
-        let weights = rows.map { name, count in
-            declare("\(prefix).\(name)_proj.weight", Shape(count, width), layer: layer, initial)
+        let (queries, keys) = (configuration.heads, configuration.keyValueHeads)
+        let heads = [("q", queries), ("k", keys), ("v", keys)]
+        let weights = try heads.map { name, count in
+            try declare(
+                "\(prefix).\(name)_proj.weight", Shape(count * head, width), layer: layer,
+                cut: .heads(count, dimension: 0), initial)
         }
-        let output = declare("\(prefix).o_proj.weight", Shape(width, queries), layer: layer, initialOutput)
+        let output = try declare(
+            "\(prefix).o_proj.weight", Shape(width, queries * head), layer: layer, cut: .heads(queries, dimension: 1),
+            initialOutput)
+        // Of what is held, as in everything below: a partition may leave some of the heads to other ranks.
+        let held = weights.map { $0.localShape[0] }
+        let fusedWidth = held.reduce(0, +)
         var bias: ParameterSpan?
         var outputBias: Parameter?
         if configuration.attentionBias {
-            let biases = rows.map { name, count in
-                declare("\(prefix).\(name)_proj.bias", Shape(count), layer: layer, decays: false, .constant(0))
+            let biases = try heads.map { name, count in
+                try declare(
+                    "\(prefix).\(name)_proj.bias", Shape(count * head), layer: layer, decays: false,
+                    cut: .heads(count, dimension: 0), .constant(0))
             }
-            bias = ParameterSpan(biases, shape: Shape(queries + 2 * keys))
-            outputBias = declare("\(prefix).o_proj.bias", Shape(width), layer: layer, decays: false, .constant(0))
+            bias = ParameterSpan(biases, shape: Shape(fusedWidth))
+            outputBias = try declare(
+                "\(prefix).o_proj.bias", Shape(width), layer: layer, decays: false, cut: .stream, .constant(0))
         }
         return SelfAttention(
             layer: layer,
             shape: SelfAttention.Shape(
-                heads: configuration.heads, keyValueHeads: configuration.keyValueHeads, headWidth: head,
+                heads: held[0] / head, keyValueHeads: held[1] / head, headWidth: head,
                 window: configuration.slidingWindow ?? 0, clip: configuration.attentionClip),
-            projection: Linear(weight: ParameterSpan(weights, shape: Shape(queries + 2 * keys, width)), bias: bias),
+            projection: Linear(weight: ParameterSpan(weights, shape: Shape(fusedWidth, width)), bias: bias),
             output: Linear(weight: output, bias: outputBias),
-            queryKeyNorm: queryKeyNorm(prefix, layer, queries: queries, keys: keys), rotary: rotary)
+            queryKeyNorm: try queryKeyNorm(prefix, layer), rotary: rotary)
     }
 
-    private mutating func queryKeyNorm(
-        _ prefix: String, _ layer: Int, queries: Int, keys: Int
-    ) -> SelfAttention.QueryKeyNorm? {
+    private mutating func queryKeyNorm(_ prefix: String, _ layer: Int) throws -> SelfAttention.QueryKeyNorm? {
         guard configuration.queryKeyNorm != .none else { return nil }
         let isPerHead = configuration.queryKeyNorm == .head
-        let sizes = isPerHead ? (configuration.headWidth, configuration.headWidth) : (queries, keys)
+        let weights = try [("q", configuration.heads), ("k", configuration.keyValueHeads)].map { name, heads in
+            try declare(
+                "\(prefix).\(name)_norm.weight", Shape(configuration.headWidth * (isPerHead ? 1 : heads)),
+                layer: layer, decays: false, cut: isPerHead ? .eachHead : .heads(heads, dimension: 0), .constant(1))
+        }
         return SelfAttention.QueryKeyNorm(
-            query: declare("\(prefix).q_norm.weight", Shape(sizes.0), layer: layer, decays: false, .constant(1)),
-            key: declare("\(prefix).k_norm.weight", Shape(sizes.1), layer: layer, decays: false, .constant(1)),
-            epsilon: configuration.normEpsilon)
+            query: weights[0], key: weights[1], epsilon: configuration.normEpsilon,
+            divided: isPerHead ? nil : partition.projectionNorm(layer: layer))
     }
 
-    private mutating func feedForward(_ prefix: String, _ layer: Int) -> Block.FeedForwardPart {
+    private mutating func feedForward(_ prefix: String, _ layer: Int) throws -> Block.FeedForwardPart {
         switch configuration.feedForward[layer] {
         case .dense(let hidden):
-            return .dense(dense(prefix, layer, hidden: hidden, activation: configuration.activation))
+            let local = try dense(prefix, layer, hidden: hidden, activation: configuration.activation)
+            return .dense(partition.feedForward(local, layer: layer))
         case .moe(let moe):
-            return .moe(mixture(prefix, layer, moe))
+            return .moe(try partition.mixture(mixture(prefix, layer, moe), experts: moe.experts))
         }
     }
 
     private mutating func dense(
         _ prefix: String, _ layer: Int, hidden: Int, activation: Activation
-    ) -> FeedForward {
-        let inputs = inputNames(activation).map {
-            declare("\(prefix).\($0)_proj.weight", Shape(hidden, width), layer: layer, initial)
+    ) throws -> FeedForward {
+        let inputs = try inputNames(activation).map {
+            try declare(
+                "\(prefix).\($0)_proj.weight", Shape(hidden, width), layer: layer, cut: .hidden(dimension: 0), initial)
         }
-        let output = declare("\(prefix).down_proj.weight", Shape(width, hidden), layer: layer, initialOutput)
+        let output = try declare(
+            "\(prefix).down_proj.weight", Shape(width, hidden), layer: layer, cut: .hidden(dimension: 1), initialOutput)
         return FeedForward(
-            input: ParameterSpan(inputs, shape: Shape(inputs.count * hidden, width)), output: output,
+            input: ParameterSpan(inputs, shape: Shape(inputs.count * output.localShape[1], width)), output: output,
             activation: activation)
     }
 
@@ -143,19 +169,26 @@ struct TransformerBuilder {
         activation.inputsPerOutput == 2 ? ["gate", "up"] : ["up"]
     }
 
-    private mutating func mixture(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> MoELayer {
+    private mutating func mixture(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> MoELayer {
         MoELayer(
-            layer: layer, router: router(prefix, layer, moe), bank: bank(prefix, layer, moe),
+            layer: layer, router: try router(prefix, layer, moe), bank: try bank(prefix, layer, moe),
             shared: moe.sharedWidth > 0
-                ? dense("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, activation: moe.activation) : nil,
-            residual: moe.isResidual ? residual(prefix, layer, moe) : nil)
+                ? try denseExpert("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, moe) : nil,
+            residual: moe.isResidual ? try residual(prefix, layer, moe) : nil)
     }
 
-    private mutating func router(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> any Router {
+    private mutating func denseExpert(
+        _ prefix: String, _ layer: Int, hidden: Int, _ moe: MoEConfiguration
+    ) throws -> any FeedForwardLayer {
+        partition.denseExpert(try dense(prefix, layer, hidden: hidden, activation: moe.activation), layer: layer)
+    }
+
+    private mutating func router(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> any Router {
         let standard = TopKRouter(
-            weight: declare("\(prefix).gate.weight", Shape(moe.experts, width), role: .router, layer: layer, initial),
+            weight: try declare(
+                "\(prefix).gate.weight", Shape(moe.experts, width), role: .router, layer: layer, initial),
             selectionBias: moe.router.biasRate > 0
-                ? declare(
+                ? try declare(
                     "\(prefix).gate.e_score_correction_bias", Shape(moe.experts), role: .router, layer: layer,
                     decays: false, .constant(0)) : nil,
             choices: moe.choices, configuration: moe.router, policy: moe.policy, isPadded: moe.bank == .padded,
@@ -167,20 +200,25 @@ struct TransformerBuilder {
         return router
     }
 
-    private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> any ExpertBank {
+    private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> any ExpertBank {
+        let held = try partition.experts(of: moe.experts, layer: layer)
+        let unit = moe.bank == .blockSparse ? moe.blockSize : 1
+        func cut(_ dimension: Int) -> Cut {
+            .expertHidden(dimension: dimension, unit: unit, layer: layer, experts: moe.experts)
+        }
         var inputs: [Parameter] = []
-        for expert in 0..<moe.experts {
+        for expert in held {
             for name in inputNames(moe.activation) {
                 inputs.append(
-                    declare(
+                    try declare(
                         "\(prefix).experts.\(expert).\(name)_proj.weight", Shape(moe.width, width), role: .expert,
-                        layer: layer, expert: expert, initial))
+                        layer: layer, expert: expert, cut: cut(0), initial))
             }
         }
-        let outputs = (0..<moe.experts).map { expert in
-            declare(
+        let outputs = try held.map { expert in
+            try declare(
                 "\(prefix).experts.\(expert).down_proj.weight", Shape(width, moe.width), role: .expert, layer: layer,
-                expert: expert, initialOutput)
+                expert: expert, cut: cut(1), initialOutput)
         }
         let matrices = ExpertMatrices(inputs: inputs, outputs: outputs, activation: moe.activation)
         switch moe.bank {
@@ -190,12 +228,12 @@ struct TransformerBuilder {
         }
     }
 
-    private mutating func residual(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) -> ResidualExpert {
+    private mutating func residual(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> ResidualExpert {
         ResidualExpert(
-            expert: dense("\(prefix).residual_expert", layer, hidden: moe.width, activation: moe.activation),
-            coefficient: declare(
+            expert: try denseExpert("\(prefix).residual_expert", layer, hidden: moe.width, moe),
+            coefficient: try declare(
                 "\(prefix).coefficient.weight", Shape(2, width), role: .router, layer: layer, initial),
-            bias: declare(
+            bias: try declare(
                 "\(prefix).coefficient.bias", Shape(2), role: .router, layer: layer, decays: false, .constant(0)))
     }
 }

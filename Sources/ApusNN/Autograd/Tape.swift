@@ -30,6 +30,8 @@ public final class Tape {
     private(set) var schedule = BackwardSchedule.reverse
     /// The part of the model under way, which a trace shows its ops under.
     var currentPart: String?
+    /// What the checkpointed block under way keeps for its second run, or takes over from its first.
+    var kept: KeptValues?
 
     /// The role of a node in an asynchronous exchange.
     public enum NodeKind: Sendable {

@@ -1,4 +1,5 @@
 public import ApusKernels
+import ApusTensor
 
 /// Records what ran when, as spans inside each other, for some steps of a run.
 ///
@@ -46,6 +47,9 @@ public final class Trace {
         var end: Int?
     }
 
+    /// When the first mark was made, in nanoseconds of ``HostClock``, which places the spans among those of other ranks
+    /// and of the host; `nil` while there is none. A device comes past that mark a little later: when its queue has.
+    public private(set) var hostStart: Int?
     private let clock: any ClockOp
     private var marks: [any TimeMark] = []
     private var stretches: [Stretch] = []
@@ -123,7 +127,9 @@ public final class Trace {
     /// A device that makes no mark has failed: the op that is next says so, and whoever asks for the spans is told.
     private func mark() {
         do {
+            let now = hostStart ?? HostClock.nanoseconds
             marks.append(try clock.timeMark())
+            hostStart = now
         } catch {
             failure = failure ?? error
         }

@@ -19,16 +19,20 @@ public struct Exchange: ~Copyable {
 }
 
 extension Tape {
-    /// Records the two nodes of a collective whose output `result` is under way, or complete already.
+    /// Starts a collective and records its two nodes.
     ///
     /// - Parameters:
     ///   - x: What the collective reads. A constant is not recorded; whether it is one must not depend on the rank.
+    ///   - kind: What its output is when a checkpointed block keeps it; `nil` when nothing is exchanged in forward.
+    ///   - start: Returns the output, under way or complete already. Not called when a checkpointed block runs again
+    ///     that has kept the output of its first run.
     ///   - mirror: Starts what backward does to the gradient of `result`, which is dense, and returns the gradient of
     ///     `x`, under way.
     func exchange(
-        _ name: String, _ x: Variable, result: Tensor,
+        _ name: String, _ x: Variable, _ kind: KeptOutputs?, start: () throws -> Tensor,
         mirror: @escaping (_ dy: Tensor, _ backend: any Backend) throws -> Tensor
-    ) -> Exchange {
+    ) throws -> Exchange {
+        let result = try kind.map { try keeping($0, start) } ?? start()
         guard isRecording, x.needsGradient else { return Exchange { .constant(try result.completed()) } }
         let source = GradientSlot(of: x)
         let pending = record("\(name) start", kind: .start, inputs: [x], outputs: [result], runsAlways: true) { flow in

@@ -12,9 +12,10 @@ extension Tape {
     public func startAllReduce(
         _ x: Variable, downstream: DownstreamGradient, over collective: any Collective, layer: Int? = nil
     ) throws -> Exchange {
-        let output = try collective.startAllReduce(
-            x.tensor.dense(backend), into: backend.empty(x.shape, x.dtype), after: backend.stream, layer: layer)
-        return exchange("all-reduce", x, result: output) { dy, backend in
+        try exchange("all-reduce", x, .reductions) {
+            try collective.startAllReduce(
+                x.tensor.dense(backend), into: backend.empty(x.shape, x.dtype), after: backend.stream, layer: layer)
+        } mirror: { dy, backend in
             guard downstream == .partial else { return dy }
             return try collective.startAllReduce(
                 dy, into: backend.empty(dy.shape, dy.dtype), after: backend.stream, layer: layer)
@@ -28,7 +29,9 @@ extension Tape {
     ///
     /// - Throws: in backward ``CollectiveError``, or no memory.
     public func fanOut(_ x: Variable, over collective: any Collective, layer: Int? = nil) throws -> Variable {
-        try exchange("fan-out", x, result: x.tensor) { dy, backend in
+        try exchange("fan-out", x, nil) {
+            x.tensor
+        } mirror: { dy, backend in
             try collective.startAllReduce(
                 dy, into: backend.empty(dy.shape, dy.dtype), after: backend.stream, layer: layer)
         }.finish()

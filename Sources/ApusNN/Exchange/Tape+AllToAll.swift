@@ -25,12 +25,12 @@ extension Tape {
         let sourceShape = x.shape
         let resultShape = sourceShape.replacingFirst(with: rowBound ?? receivedRows)
         precondition(resultShape[0] >= receivedRows, "\(receivedRows) rows into \(resultShape)")
-        let source = try x.tensor.dense(backend)
-        let result = try backend.empty(resultShape, x.dtype)
-        try backend.clearRows(of: result, from: receivedRows)
-        let output = try collective.startAllToAll(
-            source, into: result, splits: splits, after: backend.stream, layer: layer)
-        return exchange("all-to-all", x, result: output) { dy, backend in
+        return try exchange("all-to-all", x, .allToAll) {
+            let result = try backend.empty(resultShape, x.dtype)
+            try backend.clearRows(of: result, from: receivedRows)
+            return try collective.startAllToAll(
+                x.tensor.dense(backend), into: result, splits: splits, after: backend.stream, layer: layer)
+        } mirror: { dy, backend in
             let dx = try backend.empty(sourceShape, dy.dtype)
             try backend.clearRows(of: dx, from: sentRows)
             return try collective.startAllToAll(

@@ -25,10 +25,11 @@ extension Tape {
         _ x: Variable, downstream: DownstreamGradient, over collective: any Collective, layer: Int? = nil
     ) throws -> Exchange {
         let shape = x.shape
-        let result = try backend.empty(shape.replacingFirst(with: shape[0] * collective.size), x.dtype)
-        let output = try collective.startAllGather(
-            x.tensor.dense(backend), into: result, after: backend.stream, layer: layer)
-        return exchange("all-gather", x, result: output) { dy, backend in
+        return try exchange("all-gather", x, .allGather) {
+            let result = try backend.empty(shape.replacingFirst(with: shape[0] * collective.size), x.dtype)
+            return try collective.startAllGather(
+                x.tensor.dense(backend), into: result, after: backend.stream, layer: layer)
+        } mirror: { dy, backend in
             guard downstream == .partial else { return dy[collective.ownRows(of: dy.shape[0])] }
             return try collective.startReduceScatter(
                 dy, into: backend.empty(shape, dy.dtype), after: backend.stream, layer: layer)
@@ -46,9 +47,10 @@ extension Tape {
     ) throws -> Exchange {
         let shape = x.shape
         let part = shape.replacingFirst(with: collective.ownRows(of: shape[0]).count)
-        let output = try collective.startReduceScatter(
-            x.tensor.dense(backend), into: backend.empty(part, x.dtype), after: backend.stream, layer: layer)
-        return exchange("reduce-scatter", x, result: output) { dy, backend in
+        return try exchange("reduce-scatter", x, .reductions) {
+            try collective.startReduceScatter(
+                x.tensor.dense(backend), into: backend.empty(part, x.dtype), after: backend.stream, layer: layer)
+        } mirror: { dy, backend in
             try collective.startAllGather(
                 dy, into: backend.empty(shape, dy.dtype), after: backend.stream, layer: layer)
         }
@@ -63,7 +65,9 @@ extension Tape {
     public func takeOwnRows(_ x: Variable, over collective: any Collective, layer: Int? = nil) throws -> Variable {
         let shape = x.shape
         let own = x.tensor[collective.ownRows(of: shape[0])]
-        return try exchange("own rows", x, result: own) { dy, backend in
+        return try exchange("own rows", x, nil) {
+            own
+        } mirror: { dy, backend in
             try collective.startAllGather(
                 dy, into: backend.empty(shape, dy.dtype), after: backend.stream, layer: layer)
         }.finish()

@@ -94,21 +94,31 @@ public struct ForwardContext {
     public let seed: UInt64
     /// Where keys and values are kept between calls; `nil` in training.
     public let keyValues: (any KeyValueStore)?
+    /// Which collectives' outputs checkpointed blocks keep.
+    public let keptOutputs: KeptOutputs
+    /// Called in backward when the gradients of all but the first `parameters` parameters of the model are complete for
+    /// this pass: when they may be given to other ranks. `nil` when nobody waits for them.
+    public let gradientsComplete: ((_ parameters: Int) throws -> Void)?
 
     /// A context.
     public init(
         tape: Tape, layout: TokenLayout, trainingStep: Int? = nil, seed: UInt64 = 0,
-        keyValues: (any KeyValueStore)? = nil
+        keyValues: (any KeyValueStore)? = nil, keptOutputs: KeptOutputs = [],
+        gradientsComplete: ((_ parameters: Int) throws -> Void)? = nil
     ) {
         self.tape = tape
         self.layout = layout
         self.trainingStep = trainingStep
         self.seed = seed
         self.keyValues = keyValues
+        self.keptOutputs = keptOutputs
+        self.gradientsComplete = gradientsComplete
     }
 
     /// The same context on another tape, for a checkpointed block.
     public func on(_ tape: Tape) -> ForwardContext {
-        ForwardContext(tape: tape, layout: layout, trainingStep: trainingStep, seed: seed, keyValues: keyValues)
+        ForwardContext(
+            tape: tape, layout: layout, trainingStep: trainingStep, seed: seed, keyValues: keyValues,
+            keptOutputs: keptOutputs, gradientsComplete: gradientsComplete)
     }
 }

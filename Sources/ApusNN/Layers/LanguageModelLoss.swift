@@ -27,6 +27,12 @@ public struct LanguageModelLoss {
         public let total: Variable
         /// (T) `f32`: the loss of each token in nats, 0 where the target is negative.
         public let perToken: Tensor
+
+        /// A loss that was computed elsewhere.
+        public init(total: Variable, perToken: Tensor) {
+            self.total = total
+            self.perToken = perToken
+        }
     }
 
     /// Cross-entropy of hidden states (T, D) against `targets` (T) `i32`; negative targets are ignored.

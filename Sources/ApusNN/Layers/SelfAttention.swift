@@ -44,12 +44,15 @@ public struct SelfAttention {
         public let key: any Weight
         /// Added under the root.
         public let epsilon: Float
+        /// Computes norms over projections of which only some heads are here; `nil` when a row's columns all are.
+        public let divided: (any DividedRowNorm)?
 
         /// Norms over the given weights.
-        public init(query: any Weight, key: any Weight, epsilon: Float) {
+        public init(query: any Weight, key: any Weight, epsilon: Float, divided: (any DividedRowNorm)? = nil) {
             self.query = query
             self.key = key
             self.epsilon = epsilon
+            self.divided = divided
         }
     }
 
@@ -83,7 +86,11 @@ public struct SelfAttention {
     public func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable {
         let tape = context.tape
         var fused = try projection(x, on: tape)
-        if let queryKeyNorm { fused = try normalize(fused, queryKeyNorm, on: tape) }
+        if let norm = queryKeyNorm, let divided = norm.divided {
+            fused = try normalize(fused, norm, dividedBy: divided, on: tape)
+        } else if let queryKeyNorm {
+            fused = try normalize(fused, queryKeyNorm, on: tape)
+        }
         if let clip = shape.clip { fused = try clamp(fused, to: clip, on: tape) }
         if let rotary { fused = try rotate(fused, rotary, context) }
         let mixed = try attend(fused, context)
@@ -130,6 +137,46 @@ public struct SelfAttention {
                     try flow.backend.rmsNormBackward(
                         rows, x: normRows(part(source), weight), weight: $0, rstd: rstd, into: rows, adds: false,
                         weightGradient: try weight.gradient())
+                }
+            }
+            try flow.accumulate(total, into: fused)
+        }
+    }
+
+    private func normalize(
+        _ fused: Variable, _ norm: QueryKeyNorm, dividedBy divided: any DividedRowNorm, on tape: Tape
+    ) throws -> Variable {
+        let backend = tape.backend
+        let source = fused.tensor
+        let result = try backend.empty(source.shape, source.dtype)
+        func rows(_ heads: Tensor) -> Tensor { heads.reshaped(heads.shape[0], heads.shape[1] * shape.headWidth) }
+        let rstd = try norm.query.withWeights(on: backend.stream) { query in
+            try norm.key.withWeights(on: backend.stream) { key in
+                try divided.forward(
+                    [
+                        (x: rows(queries(source)), weight: query, y: rows(queries(result))),
+                        (x: rows(keys(source)), weight: key, y: rows(keys(result))),
+                    ], epsilon: norm.epsilon, on: tape)
+            }
+        }
+        try backend.copy(values(source), into: values(result))
+        return tape.record("query_key_norm", inputs: [fused], output: result) { flow in
+            guard let gradient = flow.takeOutput() else { return }
+            let backend = flow.backend
+            let total = try backend.exclusive(gradient)
+            try norm.query.withWeights(on: backend.stream) { query in
+                try norm.key.withWeights(on: backend.stream) { key in
+                    try divided.backward(
+                        [
+                            (
+                                dy: rows(queries(total)), x: rows(queries(source)), weight: query, rstd: rstd[0],
+                                weightGradient: try norm.query.gradient()
+                            ),
+                            (
+                                dy: rows(keys(total)), x: rows(keys(source)), weight: key, rstd: rstd[1],
+                                weightGradient: try norm.key.gradient()
+                            ),
+                        ], epsilon: norm.epsilon, backend)
                 }
             }
             try flow.accumulate(total, into: fused)

@@ -44,6 +44,8 @@ public final class Parameter {
     public let shape: Shape
     /// What this rank holds of it; `nil` for all.
     public let shard: Shard?
+    /// Who else holds the same.
+    public let sharing: Sharing
     /// Which buffer it lives in.
     public let role: ParameterRole
     /// Global layer, when it belongs to one.
@@ -58,18 +60,19 @@ public final class Parameter {
     private(set) var placement: Placement?
 
     struct Placement {
-        let group: ParameterGroup
+        let buffers: GroupBuffers
         let offset: Int
     }
 
     /// Declares a parameter; it has no storage until a ``ParameterStore`` places it.
     public init(
         _ name: String, _ shape: Shape, role: ParameterRole = .dense, layer: Int? = nil, expert: Int? = nil,
-        decays: Bool = true, initializer: Initializer, shard: Shard? = nil
+        decays: Bool = true, initializer: Initializer, shard: Shard? = nil, sharing: Sharing = Sharing()
     ) {
         self.name = name
         self.shape = shape
         self.shard = shard
+        self.sharing = sharing
         self.role = role
         self.layer = layer
         self.expert = expert
@@ -85,9 +88,9 @@ public final class Parameter {
         return Shape(dimensions)
     }
 
-    func place(in group: ParameterGroup, at offset: Int) {
+    func place(in buffers: GroupBuffers, at offset: Int) {
         precondition(placement == nil, "\(name) has a place already")
-        placement = Placement(group: group, offset: offset)
+        placement = Placement(buffers: buffers, offset: offset)
     }
 
     var placed: Placement {
@@ -127,14 +130,14 @@ extension Parameter: Weight {
     /// ``localShape``.
     public var weightShape: Shape { localShape }
 
-    public func acquire(on stream: Stream) throws -> Tensor { placed.group.weights(at: placed.offset, localShape) }
+    public func acquire(on stream: Stream) throws -> Tensor { placed.buffers.weights(at: placed.offset, localShape) }
 
     public func release(on stream: Stream) {}
 
-    public func gradient() throws -> Tensor? { try placed.group.gradient(at: placed.offset, localShape) }
+    public func gradient() throws -> Tensor? { try placed.buffers.gradient(at: placed.offset, localShape) }
 
     public func gradientTarget() throws -> (gradient: Tensor, adds: Bool)? {
-        try placed.group.gradientTarget(at: placed.offset, localShape)
+        try placed.buffers.gradientTarget(at: placed.offset, localShape)
     }
 }
 
@@ -154,21 +157,21 @@ public struct ParameterSpan: Weight {
         weightShape = shape
     }
 
-    public func acquire(on stream: Stream) throws -> Tensor { place.group.weights(at: place.offset, weightShape) }
+    public func acquire(on stream: Stream) throws -> Tensor { place.buffers.weights(at: place.offset, weightShape) }
 
     public func release(on stream: Stream) {}
 
-    public func gradient() throws -> Tensor? { try place.group.gradient(at: place.offset, weightShape) }
+    public func gradient() throws -> Tensor? { try place.buffers.gradient(at: place.offset, weightShape) }
 
     public func gradientTarget() throws -> (gradient: Tensor, adds: Bool)? {
-        try place.group.gradientTarget(at: place.offset, weightShape)
+        try place.buffers.gradientTarget(at: place.offset, weightShape)
     }
 
     private var place: Parameter.Placement {
         let first = parameters[0].placed
         let last = parameters[parameters.count - 1]
         precondition(
-            last.placed.group === first.group
+            last.placed.buffers === first.buffers
                 && last.placed.offset + last.localShape.count - first.offset == weightShape.count,
             "\(parameters[0].name) to \(last.name) do not lie next to each other")
         return first

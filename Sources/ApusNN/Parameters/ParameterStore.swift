@@ -1,62 +1,64 @@
 public import ApusKernels
 public import ApusTensor
 
-/// Parameters of one role and decay, in a flat buffer for weights and others for gradients.
+/// Parameters of one role, decay and sharing, in a flat buffer for weights and others for gradients.
 public final class ParameterGroup {
+    /// What the parameters of a group have in common.
+    struct Kind: Hashable {
+        let role: ParameterRole
+        let decays: Bool
+        let sharing: Sharing
+    }
+
     /// The role that all of them have.
     public let role: ParameterRole
     /// Whether weight decay applies to them.
     public let decays: Bool
+    /// Who else holds the same of them.
+    public let sharing: Sharing
     /// Types of weights, gradients and state.
     public let precision: Precision
     /// The parameters in the order of their storage.
     public let parameters: [Parameter]
-    /// All weights, dense.
-    public let weights: Tensor
+    private let buffers: GroupBuffers
+
+    /// All weights, dense, with padding between parts where ranks share them.
+    public var weights: Tensor { buffers.weights }
     /// All gradients, in the order of storage; none when the model is not trained.
-    public let gradientParts: [GradientPart]
+    public var gradientParts: [GradientPart] { buffers.gradientParts }
 
+    /// `parameters` with their place among all that the model declares.
     init(
-        role: ParameterRole, decays: Bool, precision: Precision, parameters: [Parameter], backend: any Backend,
-        isTrained: Bool
+        _ kind: Kind, precision: Precision, parameters: [(place: Int, parameter: Parameter)], share: StateShare,
+        backend: any Backend, isTrained: Bool
     ) throws {
-        self.role = role
-        self.decays = decays
+        role = kind.role
+        decays = kind.decays
+        sharing = kind.sharing
         self.precision = precision
-        self.parameters = parameters
-        let count = parameters.reduce(0) { $0 + $1.localShape.count }
-        weights = try backend.empty(Shape(count), precision.modelType, .parameters)
-        gradientParts = isTrained ? GradientPart.parts(of: parameters, precision.gradientType, backend: backend) : []
-        var offset = 0
-        for parameter in parameters {
-            parameter.place(in: self, at: offset)
-            offset += parameter.localShape.count
+        self.parameters = parameters.map(\.parameter)
+        let cuts = GradientPart.cuts(of: self.parameters)
+        var parts: [GradientPart] = []
+        for cut in cuts {
+            parts.append(
+                GradientPart(
+                    first: parts.last?.range.upperBound ?? 0,
+                    counts: parameters[cut].map { $0.parameter.localShape.count },
+                    firstParameter: parameters[cut.lowerBound].place, share: share, precision.gradientType,
+                    backend: backend))
         }
-    }
-
-    func weights(at offset: Int, _ shape: Shape) -> Tensor { view(weights, offset, shape) }
-
-    func gradient(at offset: Int, _ shape: Shape) throws -> Tensor? {
-        try part(at: offset).map { part in
-            let first = offset - part.range.lowerBound
-            return view(try part.complete(first..<first + shape.count), 0, shape)
+        let weights = try backend.empty(
+            Shape(parts.last?.range.upperBound ?? 0), precision.modelType, .parameters)
+        buffers = GroupBuffers(weights: weights, gradientParts: isTrained ? parts : [])
+        for (part, cut) in zip(parts, cuts) {
+            var offset = part.range.lowerBound
+            for (_, parameter) in parameters[cut] {
+                parameter.place(in: buffers, at: offset)
+                offset += parameter.localShape.count
+            }
         }
-    }
-
-    func gradientTarget(at offset: Int, _ shape: Shape) throws -> (gradient: Tensor, adds: Bool)? {
-        try part(at: offset).map { part in
-            let first = offset - part.range.lowerBound
-            let (gradient, adds) = try part.target(first..<first + shape.count)
-            return (view(gradient, 0, shape), adds)
-        }
-    }
-
-    private func part(at offset: Int) -> GradientPart? { gradientParts.last { $0.range.lowerBound <= offset } }
-
-    private func view(_ buffer: Tensor, _ offset: Int, _ shape: Shape) -> Tensor {
-        Tensor(
-            storage: buffer.storage, byteOffset: buffer.byteOffset + buffer.dtype.byteCount(elements: offset),
-            shape: shape, dtype: buffer.dtype)
+        // Padding takes part in what is done to the whole buffer.
+        if share.count > 1 { try backend.fill(weights, with: 0) }
     }
 
     /// The flat elements of `parameter` within the buffers.
@@ -66,7 +68,7 @@ public final class ParameterGroup {
     }
 }
 
-/// Owns the storage of a model's parameters: a flat buffer for each role, decaying and not.
+/// Owns the storage of a model's parameters: a flat buffer for each role, decaying and not, and for each way of sharing.
 ///
 /// Within a group parameters lie in the order of declaration without gaps, so that neighbours can be read as one tensor
 /// (``ParameterSpan``).
@@ -81,33 +83,91 @@ public final class ParameterStore {
 
     /// Places `parameters`, weights undefined, gradients zero.
     ///
+    /// - Parameter share: This rank's part in what the ranks with parameters of a sharing divide among them.
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``
-    public init(_ parameters: [Parameter], backend: any Backend, precision: Precision, isTrained: Bool) throws {
+    public init(
+        _ parameters: [Parameter], backend: any Backend, precision: Precision, isTrained: Bool,
+        share: (Sharing) -> StateShare = { _ in .whole }
+    ) throws {
         self.parameters = parameters
         self.precision = precision
         byName = Dictionary(parameters.map { ($0.name, $0) }) { first, _ in
             preconditionFailure("two parameters are named \(first.name)")
         }
-        var groups: [ParameterGroup] = []
-        for role in ParameterRole.allCases {
-            for decays in [true, false] {
-                let members = parameters.filter { $0.role == role && $0.decays == decays }
-                guard !members.isEmpty else { continue }
-                groups.append(
-                    try ParameterGroup(
-                        role: role, decays: decays, precision: precision.effective(for: role), parameters: members,
-                        backend: backend, isTrained: isTrained))
-            }
+        var members: [ParameterGroup.Kind: [(place: Int, parameter: Parameter)]] = [:]
+        var kinds: [ParameterGroup.Kind] = []
+        for (place, parameter) in parameters.enumerated() {
+            let kind = ParameterGroup.Kind(
+                role: parameter.role, decays: parameter.decays, sharing: parameter.sharing)
+            if members[kind] == nil { kinds.append(kind) }
+            members[kind, default: []].append((place, parameter))
         }
-        self.groups = groups
+        // The same on all ranks, for they reduce the gradients of one group after the other.
+        let order = kinds.sorted { $0.order.lexicographicallyPrecedes($1.order) }
+        groups = try order.map { kind in
+            try ParameterGroup(
+                kind, precision: precision.effective(for: kind.role), parameters: members[kind] ?? [],
+                share: share(kind.sharing), backend: backend, isTrained: isTrained)
+        }
     }
 
     /// Every part of the gradients, in the groups' order.
     public var gradientParts: [GradientPart] { groups.flatMap(\.gradientParts) }
 
+    /// Some elements of a parameter, as a rank has them.
+    public struct Piece {
+        /// The parameter.
+        public let parameter: Parameter
+        /// Who else holds the same.
+        public let sharing: Sharing
+        /// Which elements, of what this rank holds of the parameter.
+        public let elements: Range<Int>
+        /// Their values.
+        public let tensor: Tensor
+    }
+
+    /// The gradients that are here, parameter by parameter.
+    ///
+    /// - Throws: as ``GradientPart/gradients()``.
+    public func gradientPieces() throws -> [Piece] {
+        try groups.flatMap { group in
+            try group.gradientParts.flatMap { part in
+                let (held, gradients) = (part.heldRange, try part.heldGradients())
+                return group.parameters.compactMap { parameter -> Piece? in
+                    let range = group.range(of: parameter)
+                    let common = range.clamped(to: held)
+                    guard !common.isEmpty else { return nil }
+                    let first = common.lowerBound - held.lowerBound
+                    return Piece(
+                        parameter: parameter, sharing: group.sharing,
+                        elements: common.lowerBound - range.lowerBound..<common.upperBound - range.lowerBound,
+                        tensor: gradients[first..<first + common.count])
+                }
+            }
+        }
+    }
+
+    /// The weights that are here, parameter by parameter.
+    public func weightPieces() -> [Piece] {
+        groups.flatMap { group in
+            group.parameters.map { parameter in
+                Piece(
+                    parameter: parameter, sharing: group.sharing, elements: 0..<parameter.localShape.count,
+                    tensor: group.weights[group.range(of: parameter)])
+            }
+        }
+    }
+
     /// Gives the gradients' memory back; the next that are asked for are zero.
     public func releaseGradients() {
         for part in gradientParts { part.release() }
+    }
+
+    /// How many parameters are declared before the first of the layer `layer` or a later one; those of no layer come
+    /// before the first layer or after the last.
+    public func parameters(before layer: Int) -> Int {
+        if let first = parameters.firstIndex(where: { ($0.layer ?? -1) >= layer }) { return first }
+        return (parameters.lastIndex { $0.layer != nil } ?? -1) + 1
     }
 
     /// The parameter of this name.
@@ -128,6 +188,16 @@ public final class ParameterStore {
                     stream: stream)
             }
         }
+    }
+}
+
+extension ParameterGroup.Kind {
+    /// Roles in their order, decaying first, then by who shares.
+    fileprivate var order: [Int] {
+        [
+            ParameterRole.allCases.firstIndex(of: role) ?? 0, decays ? 0 : 1, sharing.overTensorRanks.rawValue,
+            sharing.expertDegree ?? 0,
+        ]
     }
 }
 

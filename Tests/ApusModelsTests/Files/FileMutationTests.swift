@@ -39,7 +39,7 @@ import Testing
     @Test func indexes() async {
         await #expect(processExitsWith: .success) {
             let plan = try ShardPlan(sampleSpecs, limit: 64, base: "model", path: "")
-            let mutator = Mutator([Array(SafetensorsIndex.encode(plan).utf8)], seed: 3)
+            let mutator = Mutator([Array(SafetensorsIndex.encode([plan]).utf8)], seed: 3)
             MutationRun(mutator) { bytes in
                 do throws(FileError) {
                     let index = try bytes.withUnsafeBufferPointer { bytes throws(FileError) in

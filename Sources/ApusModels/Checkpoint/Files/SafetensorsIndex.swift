@@ -46,16 +46,16 @@ struct SafetensorsIndex: Sendable {
         return tensors.map { (name: $0.key, tensors: $0.value.sorted()) }.sorted { $0.name < $1.name }
     }
 
-    /// The text of an index over planned shards.
-    static func encode(_ plan: ShardPlan) -> String {
+    /// The text of an index over planned shards, those of one writer or of several.
+    static func encode(_ plans: [ShardPlan]) -> String {
         var places: [(tensor: String, shard: String)] = []
-        for shard in plan.shards { places += shard.tensors.map { ($0.name, shard.name) } }
+        for shard in plans.flatMap(\.shards) { places += shard.tensors.map { ($0.name, shard.name) } }
         let lines = places.sorted { $0.tensor < $1.tensor }
             .map { "    \(jsonString($0.tensor)): \(jsonString($0.shard))" }
         return """
             {
               "metadata": {
-                "total_size": \(plan.byteCount)
+                "total_size": \(plans.reduce(0) { $0 + $1.byteCount })
               },
               "weight_map": {
             \(lines.joined(separator: ",\n"))

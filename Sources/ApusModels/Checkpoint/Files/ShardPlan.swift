@@ -41,6 +41,20 @@ struct ShardPlan: Sendable {
         byteCount = total
     }
 
+    private init(shards: [Shard], byteCount: Int) {
+        self.shards = shards
+        self.byteCount = byteCount
+    }
+
+    /// The same files as numbers `first`, `first + 1`, ... of `count`, counted from 1.
+    func renumbered(from first: Int, of count: Int, base: String) -> ShardPlan {
+        guard count > 1 else { return self }
+        return ShardPlan(
+            shards: shards.enumerated().map { position, shard in
+                Shard(name: Self.shardName(base, first + position, of: count), tensors: shard.tensors)
+            }, byteCount: byteCount)
+    }
+
     static func singleName(_ base: String) -> String { "\(base).safetensors" }
 
     static func indexName(_ base: String) -> String { "\(base).safetensors.index.json" }

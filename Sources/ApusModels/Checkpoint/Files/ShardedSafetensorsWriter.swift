@@ -7,6 +7,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
     private let base: String
     private let plan: ShardPlan
     private let metadata: [String: String]
+    private let writesIndex: Bool
     private var position = 0
     private var writer: SafetensorsWriter
     private var digests: [String: FileDigest] = [:]
@@ -25,6 +26,13 @@ public struct ShardedSafetensorsWriter: ~Copyable {
     ) throws(FileError) {
         let folder = withoutTrailingSlashes(folder)
         let plan = try ShardPlan(tensors, limit: maximumShardSize, base: base, path: folder)
+        try self.init(folder: folder, base: base, plan: plan, metadata: metadata, writesIndex: plan.shards.count > 1)
+    }
+
+    /// Writes the files of `plan`; `folder` has no slash at its end.
+    init(
+        folder: String, base: String, plan: ShardPlan, metadata: [String: String], writesIndex: Bool
+    ) throws(FileError) {
         var shardOf: [String: Int] = [:]
         for (position, shard) in plan.shards.enumerated() {
             for tensor in shard.tensors where shardOf.updateValue(position, forKey: tensor.name) != nil {
@@ -37,6 +45,7 @@ public struct ShardedSafetensorsWriter: ~Copyable {
         self.base = base
         self.plan = plan
         self.metadata = metadata
+        self.writesIndex = writesIndex
         self.shardOf = shardOf
     }
 
@@ -64,9 +73,9 @@ public struct ShardedSafetensorsWriter: ~Copyable {
         while position < plan.shards.count - 1 { try openNextShard() }
         var digests = digests
         digests[plan.shards[position].name] = try writer.finish()
-        if plan.shards.count > 1 {
+        if writesIndex {
             let name = ShardPlan.indexName(base)
-            digests[name] = try AtomicFile.write(SafetensorsIndex.encode(plan), to: "\(folder)/\(name)")
+            digests[name] = try AtomicFile.write(SafetensorsIndex.encode([plan]), to: "\(folder)/\(name)")
         }
         return digests
     }

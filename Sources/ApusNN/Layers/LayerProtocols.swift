@@ -1,0 +1,57 @@
+public import ApusKernels
+public import ApusTensor
+
+// Shape letters: T tokens, D model width, V vocabulary.
+
+// What a model asks of its layers. The layers of one rank conform as they are; a layer that is divided over ranks
+// stands in the same place.
+
+/// Mixes the tokens of a sequence: (T, D) to (T, D).
+public protocol AttentionLayer {
+    /// Angles of the positions, or `nil` when positions are learned.
+    var rotary: RotaryTable? { get }
+    /// (T, D) to (T, D).
+    func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable
+}
+
+/// Computes each token for itself: (T, D) to (T, D).
+public protocol FeedForwardLayer {
+    /// (T, D) to (T, D).
+    func callAsFunction(_ x: Variable, on tape: Tape) throws -> Variable
+}
+
+/// Token ids to the residual stream.
+public protocol EmbeddingLayer {
+    /// (V, D), or the rows of it that are here.
+    var table: any Weight { get }
+    /// Token ids (T) `i32` to (T, D).
+    func callAsFunction(_ tokens: Tensor, _ context: ForwardContext) throws -> Variable
+}
+
+/// The head's product and the cross-entropy after it.
+public protocol LossLayer {
+    /// Brings the normalised residual stream to where the product reads it: all tokens (T, D).
+    func enter(_ x: Variable, on tape: Tape) throws -> Variable
+    /// Cross-entropy of hidden states (T, D) against `targets` (T) `i32`; negative targets are ignored.
+    func callAsFunction(_ x: Variable, targets: Tensor, scale: Float, on tape: Tape) throws -> LanguageModelLoss.Result
+    /// Logits (T, V) `f32` of hidden states (T, D).
+    func logits(_ x: Tensor, _ backend: any Backend) throws -> Tensor
+}
+
+extension LossLayer {
+    /// The stream as it is.
+    public func enter(_ x: Variable, on tape: Tape) throws -> Variable { x }
+}
+
+extension SelfAttention: AttentionLayer {}
+extension FeedForward: FeedForwardLayer {}
+extension Embedding: EmbeddingLayer {}
+extension LanguageModelLoss: LossLayer {}
+
+/// What lies between the residual stream and a layer when ranks share the tokens of the one or the work of the other.
+public protocol TokenBoundary {
+    /// The tokens as the layer reads them.
+    func enter(_ x: Variable, on tape: Tape) throws -> Variable
+    /// The layer's result as the residual stream takes it.
+    func leave(_ y: Variable, on tape: Tape) throws -> Variable
+}
