@@ -22,12 +22,12 @@ export APUS_NVRTC := $(CURDIR)/.apus/venv/nvrtc
 
 SWIFT_SOURCES := $(wildcard Package.swift Sources Tests Examples Benchmarks)
 
-.PHONY: help setup build examples demo test bench soak lint format dist clean
+.PHONY: help setup build examples demo test bench report-ted soak lint format dist clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@printf 'Apus: train and serve Mixture-of-Experts language models.\n\n'
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what this machine lacks (says what and why)
 	@Scripts/setup.sh
@@ -53,6 +53,10 @@ test: ## every test, in the release build; FILTER=regex for some
 		$(if $(FILTER),--filter '$(FILTER)')
 	@grep -q ' tests="[1-9]' .build/tests.xml || { printf \
 		'error: no test ran: FILTER=%s matches no name; give part of a suite, a test or a target\n' '$(FILTER)' >&2; exit 1; }
+
+report-ted: ## the DeepSpeed-TED report of this machine, Benchmarks/reports/ted.md
+	@$(MAKE) --no-print-directory build
+	@Benchmarks/ted.sh
 
 soak: export APUS_SOAK := 1
 soak: test ## the tests with their long forms whole (kills, fuzz, layouts); FILTER=regex for some

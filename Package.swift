@@ -25,7 +25,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let kernels: [Target.Dependency] = ["ApusKernels", "ApusTensor"]
 let network: [Target.Dependency] = ["ApusNN", "ApusCollectives"] + kernels
 let model: [Target.Dependency] = ["ApusModels", "ApusExperts"] + network
-let training: [Target.Dependency] = ["ApusOptim", "ApusData"] + model
+let training: [Target.Dependency] = ["ApusParallel", "ApusOptim", "ApusData"] + model
 
 let package = Package(
     name: "apus",
@@ -57,11 +57,12 @@ let package = Package(
         library("ApusTraining", training + ["Yams"]),
         library("ApusInference", ["ApusData"] + model),
         library("ApusReport", ["ApusTraining", "CApusReport"] + training),
+        library("ApusSystems", ["ApusTraining"] + training),
         library("Apus", ["ApusTraining", "ApusInference"] + training),
         .executableTarget(
             name: "ApusCLI",
             dependencies: [
-                "ApusTraining", "ApusInference", "ApusReport", "ApusCUDA",
+                "ApusTraining", "ApusInference", "ApusReport", "ApusSystems", "ApusCUDA",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ] + training,
             swiftSettings: settings),
@@ -80,6 +81,7 @@ let package = Package(
         tests("ApusTraining", training),
         tests("ApusInference", ["ApusData"] + model),
         tests("ApusReport", ["ApusTraining"] + training),
+        tests("ApusSystems", ["ApusTraining"] + training),
         // Run the built command; the dependency makes the build make it first.
         .testTarget(
             name: "EndToEndTests", dependencies: ["ApusCLI", "ApusTestSupport"] + training, swiftSettings: settings),

@@ -6,7 +6,7 @@ import ArgumentParser
 /// `apus bench`: speed and memory of parts and of the whole.
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure products, attention, layers, a training step, generation, a tokenizer, or reading data.",
+        abstract: "Measure products, layers, a training step, generation, a tokenizer, reading data, or exchanges.",
         discussion: """
             Figures count only on a machine that does nothing else.
 
@@ -18,7 +18,7 @@ struct Bench: ParsableCommand {
         subcommands: [
             BenchGEMM.self, BenchGrouped.self, BenchBlockSparse.self, BenchAttention.self, BenchRouting.self,
             BenchMoELayer.self, BenchTrain.self, BenchGenerate.self, BenchTokenizer.self, BenchData.self,
-            BenchCollectives.self,
+            BenchCollectives.self, BenchTED.self,
         ])
 }
 

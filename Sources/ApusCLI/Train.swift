@@ -1,6 +1,8 @@
+import ApusCollectives
 import ApusKernels
 import ApusModels
 import ApusNN
+import ApusParallel
 import ApusTensor
 import ApusTraining
 import ArgumentParser
@@ -41,21 +43,36 @@ struct Train: ParsableCommand {
     @Flag(help: "Continue the run in --out from its newest good checkpoint.")
     var resume = false
 
+    @Flag(help: "Continue the run in --out as --resume does, or begin it: for jobs that are started again.")
+    var resumeOrBegin = false
+
     func validate() throws { try requireSizes(("trace-steps", traceSteps)) }
 
     func run() throws {
         Interruption.outliveReaders()
         let overrides = set + (steps.map { ["training.steps=\($0)"] } ?? [])
-        let recipe = try Recipe(contentsOf: self.recipe, overrides: overrides)
+        // Before anybody waits for anybody: a recipe that cannot be read is told of at once.
+        let recipe = try World.prepare { try Recipe(contentsOf: self.recipe, overrides: overrides) }
+        try World.run(timeout: .seconds(recipe.parallel.timeout)) { try train(recipe, on: $0) }
+    }
+
+    /// This rank's part of the run. The first rank tells of it.
+    private func train(_ recipe: Recipe, on world: any Collective) throws {
         let folder = out ?? "runs/\(recipeName)"
+        let sharing = World.ranksOnThisMachine
         let backend = try device.backend(
-            threads: recipe.training.threads, memoryLimit: recipe.training.memoryLimit,
+            threads: recipe.training.threads ?? World.threadsPerRank,
+            memoryLimit: recipe.training.memoryLimit ?? (sharing > 1 ? CachingAllocator.physicalMemory / sharing : nil),
             deterministic: recipe.training.deterministic)
-        let training = try TrainingRun(recipe, folder: folder, resumes: resume, backend: backend)
-        training.traceFile = try trace.map { try TraceFile(path: $0, steps: traceSteps) }
-        Console.line(summary(training, folder: folder))
+        let resumes = resume || resumeOrBegin && !CheckpointFolder(run: folder).steps().isEmpty
+        let training = try TrainingRun(recipe, folder: folder, resumes: resumes, backend: backend, world: world)
+        let tells = world.rank == 0
+        training.traceFile = try trace.map { try TraceFile(path: $0, steps: traceSteps, writes: tells) }
+        if tells { Console.line(summary(training, folder: folder)) }
         Interruption.listen()
-        switch try outcome(of: training, folder: folder) {
+        let outcome = try outcome(of: training, folder: folder)
+        guard tells else { return }
+        switch outcome {
         case .finished:
             if !training.loadTable.isEmpty { Console.line("\n\(training.loadTable)") }
             Console.line("\nweights: \(training.checkpoint)\nmetrics: \(folder)/metrics.jsonl")
@@ -102,8 +119,12 @@ struct Train: ParsableCommand {
             text     \(data.sources.map(\.path).joined(separator: " + ")), \(training.trainingTokens) tokens
             run      \(folder), steps \(training.stepsTaken + 1) to \(training.recipe.training.steps), \
             \(training.recipe.training.batch) sequences of \(data.sequenceLength) each, \
-            \(training.recipe.training.precision.rawValue)
+            \(training.recipe.training.precision.rawValue)\(layout(training))
             """
+    }
+
+    private func layout(_ training: TrainingRun) -> String {
+        training.layout.map { "\nlayout   \($0), ZeRO-\(training.recipe.parallel.zero.rawValue)" } ?? ""
     }
 
     private func resumeCommand(_ folder: String) -> String {

@@ -7,6 +7,7 @@ struct Verify: ParsableCommand {
         discussion: """
             Example:
               apus verify device Recipes/quickstart.yaml --set data.path=book.txt
+              apus verify layout Recipes/quickstart.yaml --set data.path=book.txt --tensor 2 --expert 2 --data 2
             """,
-        subcommands: [VerifyDevice.self])
+        subcommands: [VerifyDevice.self, VerifyLayout.self])
 }

@@ -107,7 +107,7 @@ extension CUDATests {
             let scratch = try ScratchFolder()
             let file = try TraceFile(path: scratch.file("trace.json"), steps: 2)
             for number in 1...7 {
-                let trace = file.trace(step: number, last: 60, on: backend)
+                let trace = try file.trace(step: number, last: 60, on: backend)
                 #expect((trace != nil) == (3...4).contains(number))
                 _ = try trace.span("step \(number)", .step) { try enqueue(number, trace) }
                 if number == 6 { FakeDriver.finishEvents() }
@@ -121,7 +121,7 @@ extension CUDATests {
         @Test func `a run that ends first waits for its trace`() throws {
             let scratch = try ScratchFolder()
             let file = try TraceFile(path: scratch.file("trace.json"), steps: 1)
-            let trace = file.trace(step: 1, last: 1, on: backend)
+            let trace = try file.trace(step: 1, last: 1, on: backend)
             _ = try trace.span("step 1", .step) { try enqueue(1, trace) }
             try file.finished(step: 1)
             #expect(backend.synchronizations == 0)

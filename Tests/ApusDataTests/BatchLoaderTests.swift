@@ -31,7 +31,7 @@ import Testing
         let loader = BatchLoader(stream, batch: 6, firstStep: 0)
         for step in 0..<40 {
             usleep(step % 5 == 0 ? 2000 : 0)
-            #expect(try loader.next() == stream.sequences(step * 6..<(step + 1) * 6))
+            #expect(try loader.next() == [stream.sequences(step * 6..<(step + 1) * 6)])
         }
     }
 
@@ -40,20 +40,23 @@ import Testing
         let stream = try stream(SlowSource(count: 4001))
         let size = 6 / ranks
         let loaders = (0..<ranks).map { rank in
-            BatchLoader(stream, batch: 6, slice: rank * size..<(rank + 1) * size, firstStep: 17)
+            BatchLoader(
+                stream, batch: 6, parts: (0..<size).map { $0 * ranks + rank..<$0 * ranks + rank + 1 }, firstStep: 17)
         }
         let whole = BatchLoader(stream, batch: 6, firstStep: 17)
         for _ in 0..<20 {
             let parts = try loaders.map { try $0.next() }
-            let batch = try whole.next()
-            #expect(parts.flatMap(\.inputs) == batch.inputs && parts.flatMap(\.targets) == batch.targets)
+            let batch = try whole.next()[0]
+            // Pass by pass, the ranks' sequences follow each other.
+            let dealt = (0..<size).flatMap { pass in parts.map { $0[pass] } }
+            #expect(dealt.flatMap(\.inputs) == batch.inputs && dealt.flatMap(\.targets) == batch.targets)
         }
     }
 
     @Test func `a failure comes in its turn and stays`() throws {
         let loader = BatchLoader(
             try stream(SlowSource(count: 4001, limit: 100), seed: nil), batch: 4, firstStep: 0)
-        for _ in 0..<3 { #expect(try loader.next().inputs.count == 32) }
+        for _ in 0..<3 { #expect(try loader.next()[0].inputs.count == 32) }
         for _ in 0..<3 { #expect(throws: DataError.self) { try loader.next() } }
     }
 

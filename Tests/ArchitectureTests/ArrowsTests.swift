@@ -10,9 +10,9 @@ import Testing
         ["ApusNN", "ApusCUDA"],
         ["ApusExperts", "ApusOptim"],
         ["ApusModels", "ApusParallel", "ApusData"],
-        ["ApusSystems", "ApusPlanner"],
+        ["ApusPlanner"],
         ["ApusTraining", "ApusInference"],
-        ["ApusServing", "ApusReport"],
+        ["ApusServing", "ApusReport", "ApusSystems"],
         ["Apus"],
         ["ApusCLI"],
     ]

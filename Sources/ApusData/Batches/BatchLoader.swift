@@ -8,9 +8,9 @@ public final class BatchLoader: @unchecked Sendable {
     /// Sequences of a global batch.
     public let batch: Int
     private let stream: SequenceStream
-    private let slice: Range<Int>
+    private let parts: [Range<Int>]
     private let depth: Int
-    private var ready: [Result<TokenBatch, any Error>] = []
+    private var ready: [Result<[TokenBatch], any Error>] = []
     private var nextStep: Int
     private var isStopping = false
     private var thread: pthread_t?
@@ -21,14 +21,14 @@ public final class BatchLoader: @unchecked Sendable {
     /// `n * batch ..< (n + 1) * batch` of the stream.
     ///
     /// - Parameters:
-    ///   - slice: the sequences of each batch that are wanted, for a rank of several; all by default.
+    ///   - parts: the sequences of each batch that are wanted, such as those of a rank's passes; all by default.
     ///   - depth: batches that are kept ready.
-    public init(_ stream: SequenceStream, batch: Int, slice: Range<Int>? = nil, firstStep: Int, depth: Int = 2) {
+    public init(_ stream: SequenceStream, batch: Int, parts: [Range<Int>]? = nil, firstStep: Int, depth: Int = 2) {
         precondition(batch > 0 && depth > 0 && firstStep >= 0)
         self.stream = stream
         self.batch = batch
-        self.slice = slice ?? 0..<batch
-        precondition(self.slice.lowerBound >= 0 && self.slice.upperBound <= batch)
+        self.parts = parts ?? [0..<batch]
+        precondition(self.parts.allSatisfy { $0.lowerBound >= 0 && $0.upperBound <= batch })
         self.depth = depth
         nextStep = firstStep
         pthread_mutex_init(mutex, nil)
@@ -49,10 +49,10 @@ public final class BatchLoader: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    /// The batch of the next step.
+    /// The wanted parts of the next step's batch.
     ///
     /// - Throws: ``DataError`` when a file is no longer what it was; there are no batches after it.
-    public func next() throws -> TokenBatch {
+    public func next() throws -> [TokenBatch] {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         while ready.isEmpty { pthread_cond_wait(condition, mutex) }
@@ -79,8 +79,10 @@ public final class BatchLoader: @unchecked Sendable {
 
     private func work() {
         while let step = claim() {
-            let places = step * batch + slice.lowerBound..<step * batch + slice.upperBound
-            let result = Result { try stream.sequences(places) }
+            let first = step * batch
+            let result = Result {
+                try parts.map { try stream.sequences(first + $0.lowerBound..<first + $0.upperBound) }
+            }
             pthread_mutex_lock(mutex)
             ready.append(result)
             pthread_cond_broadcast(condition)

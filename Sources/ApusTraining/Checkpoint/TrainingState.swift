@@ -79,6 +79,8 @@ public enum TrainingCheckpointError: Error, Sendable, Equatable {
     case runInProgress(folder: String)
     /// The checkpoint is of a run with another setting that decides its numbers.
     case different(folder: String, what: String, saved: String, asked: String)
+    /// The ranks together do not hold the whole of a tensor, so that it cannot be saved.
+    case incomplete(tensor: String)
 }
 
 extension TrainingCheckpointError: CustomStringConvertible {
@@ -95,6 +97,8 @@ extension TrainingCheckpointError: CustomStringConvertible {
             "'\(folder)' is being written by another run; wait until that has ended, stop it, or choose another --out"
         case .different(let folder, let what, let saved, let asked):
             "'\(folder)' was trained with \(what) \(saved), not \(asked); resume with the recipe it began with"
+        case .incomplete(let tensor):
+            "'\(tensor)' cannot be saved: the ranks together do not hold all of it; train with another layout"
         }
     }
 }

@@ -1,3 +1,5 @@
+public import ApusCollectives
+
 /// One line of `metrics.jsonl`: what one step did.
 public struct StepMetrics: Sendable {
     /// The step, from 1.
@@ -24,6 +26,8 @@ public struct StepMetrics: Sendable {
     public var stepSeconds: Double
     /// Mean loss on held-out text, in the steps that evaluate.
     public var heldOutLoss: Double?
+    /// What the exchanges of the first rank with others cost in the step, by kind of communicator and operation.
+    public var collectives: [OperationTotals.Row] = []
     /// For each MoE layer its index and each expert's share of the choices.
     public var expertShares: [(layer: Int, shares: [Double])]
 
@@ -37,6 +41,15 @@ public struct StepMetrics: Sendable {
             "\"peak_bytes\": \(peakBytes)", "\"step_seconds\": \(number(stepSeconds))",
         ]
         if let heldOutLoss { fields.append("\"held_out_loss\": \(number(heldOutLoss))") }
+        if !collectives.isEmpty {
+            let rows = collectives.map { row in
+                """
+                "\(row.communicator) \(row.operation)": {"calls": \(row.calls), "bytes": \(row.bytes), \
+                "seconds": \(number(row.seconds)), "exposed_seconds": \(number(row.exposedSeconds))}
+                """
+            }
+            fields.append("\"collectives\": {" + rows.joined(separator: ", ") + "}")
+        }
         let experts = expertShares.map { entry in
             "\"\(entry.layer)\": [" + entry.shares.map { number($0, digits: 5) }.joined(separator: ", ") + "]"
         }

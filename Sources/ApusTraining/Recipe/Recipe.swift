@@ -1,4 +1,5 @@
 public import ApusModels
+public import ApusParallel
 
 /// One training run as a value: what a recipe file describes once every default is filled in.
 ///
@@ -14,6 +15,8 @@ public struct Recipe: Sendable, Equatable {
     public var data: DataConfiguration
     /// Steps, optimizer and evaluation.
     public var training: TrainingConfiguration
+    /// How the run is divided over ranks.
+    public var parallel: ParallelConfiguration
     /// What is written, and how often.
     public var output: OutputConfiguration
 
@@ -22,12 +25,13 @@ public struct Recipe: Sendable, Equatable {
     /// Nothing is checked here: combinations are checked where text is read.
     public init(
         seed: UInt64 = 0, model: ModelConfiguration, data: DataConfiguration, training: TrainingConfiguration,
-        output: OutputConfiguration = OutputConfiguration()
+        parallel: ParallelConfiguration = ParallelConfiguration(), output: OutputConfiguration = OutputConfiguration()
     ) {
         self.seed = seed
         self.model = model
         self.data = data
         self.training = training
+        self.parallel = parallel
         self.output = output
     }
 

@@ -46,7 +46,13 @@ public enum RecipeKeys {
         ),
         ("training.optimizer", ["learning_rate", "beta1", "beta2", "epsilon", "weight_decay"]),
         ("training.schedule", ["kind", "warmup_steps", "final_fraction", "decay_steps"]),
-        ("layout", ["tensor", "expert", "data", "pipeline"]),
+        (
+            "layout",
+            [
+                "tensor", "expert", "data", "pipeline", "expert_tensor", "order", "zero", "sequence_parallel",
+                "drop_duplicates", "fuse_reduce_scatter", "keep_collectives", "ranks_per_node", "timeout",
+            ]
+        ),
         ("output", ["save_every", "keep", "log_every"]),
     ]
 

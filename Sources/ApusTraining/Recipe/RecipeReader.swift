@@ -23,21 +23,14 @@ struct RecipeReader {
         let section = top.section("model")
         let model = ModelReader(section: section, data: data).model()
         let training = TrainingReader(section: top.section("training"), data: data).training()
-        layout(top.section("layout"))
+        let parallel = LayoutReader(section: top.section("layout")).parallel()
         let output = self.output(top.section("output"))
         guard let model, log.isEmpty else { return nil }
         checkRows(model, data, training, top.section("training"))
         checkPooling(model, training, top.section("training"))
         checkSizes(model, section)
-        return Recipe(seed: UInt64(seed), model: model, data: data, training: training, output: output)
-    }
-
-    /// Degrees of parallelism: none of them is stored, because only 1 is accepted.
-    private func layout(_ section: Section) {
-        for key in RecipeKeys.keys(of: "layout") {
-            let degree = section.integer(key, 1...Int.max, default: 1, example: 1)
-            section.require(degree == 1, key, "is \(degree)", "this build runs on one rank; use 1 or remove the key")
-        }
+        return Recipe(
+            seed: UInt64(seed), model: model, data: data, training: training, parallel: parallel, output: output)
     }
 
     private func output(_ section: Section) -> OutputConfiguration {

@@ -12,9 +12,7 @@ extension Recipe {
         writer.group("model") { writer in write(model, to: &writer) }
         writer.group("data") { writer in write(data, to: &writer) }
         writer.group("training") { writer in write(training, to: &writer) }
-        writer.group("layout") { writer in
-            for key in RecipeKeys.keys(of: "layout") { writer.key(key, "1") }
-        }
+        writer.group("layout") { writer in writer.layout(parallel) }
         writer.group("output") { writer in
             writer.key("save_every", "\(output.saveEvery)")
             writer.key("keep", "\(output.keep)")

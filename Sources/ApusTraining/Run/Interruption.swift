@@ -1,8 +1,9 @@
 import Glibc
 import Synchronization
 
-/// Whether the run was asked to stop: Ctrl-C, a scheduler's SIGTERM, or a terminal that went away (SIGHUP). The second
-/// Ctrl-C or SIGTERM ends the process; a SIGHUP never does, for a closing terminal sends several.
+/// Whether the run was asked to stop: Ctrl-C, a scheduler's SIGTERM or SIGUSR1, or a terminal that went away (SIGHUP). The
+/// second Ctrl-C or SIGTERM ends the process; a SIGHUP never does, for a closing terminal sends several, nor a SIGUSR1,
+/// which a launcher hands to all ranks.
 public enum Interruption {
     private static let count = Atomic<Int>(0)
 
@@ -13,9 +14,14 @@ public enum Interruption {
                 if Interruption.count.wrappingAdd(1, ordering: .relaxed).oldValue > 0 { _exit(128 + number) }
             }
         }
+        request(on: SIGUSR1)
         // Who started the process with SIGHUP ignored (nohup) wants it to outlive the terminal.
-        if isIgnored(SIGHUP) { return }
-        signal(SIGHUP) { _ in
+        if !isIgnored(SIGHUP) { request(on: SIGHUP) }
+    }
+
+    /// Makes a signal a request, however often it comes.
+    private static func request(on number: Int32) {
+        signal(number) { _ in
             _ = Interruption.count.compareExchange(expected: 0, desired: 1, ordering: .relaxed)
         }
     }

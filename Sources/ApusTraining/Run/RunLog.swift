@@ -20,15 +20,18 @@ final class RunLog {
     /// The last step that has its line.
     private(set) var lastStep: Int
 
-    /// Opens the files for steps after `step`.
-    init(_ recipe: Recipe, folder: String, afterStep step: Int, progress: ProgressLine, backend: any Backend) throws {
+    /// Opens the files for steps after `step` of a run on `ranks` ranks.
+    init(
+        _ recipe: Recipe, folder: String, afterStep step: Int, ranks: Int, progress: ProgressLine, backend: any Backend
+    ) throws {
         self.recipe = recipe
         self.backend = backend
         self.progress = progress
         lastStep = step
         metricsFile = try MetricsFile(path: "\(folder)/metrics.jsonl", afterStep: step)
         eventFile = try EventFile(folder: "\(folder)/tensorboard", afterStep: step, of: recipe.training.steps)
-        peak = try MachineSpeed.peak(recipe.training.precision.modelType, backend: backend)
+        // Every rank computes with as much.
+        peak = Double(ranks) * (try MachineSpeed.peak(recipe.training.precision.modelType, backend: backend))
         let context = recipe.model.meanContext(sequence: recipe.data.sequenceLength)
         flops = recipe.model.flopsPerToken(meanContext: context).training
     }

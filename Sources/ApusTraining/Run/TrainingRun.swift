@@ -1,9 +1,11 @@
+public import ApusCollectives
 import ApusData
 import ApusExperts
 public import ApusKernels
 public import ApusModels
 import ApusNN
 import ApusOptim
+public import ApusParallel
 import ApusTensor
 
 /// A run from recipe to weights: data, steps, evaluation, metrics and checkpoints.
@@ -21,15 +23,24 @@ public final class TrainingRun {
     private let trainStep: TrainStep
     private let data: TrainingData
     private let checkpoints: CheckpointFolder
+    private let saver: CheckpointSaver
+    /// A checkpoint that is being written while steps go on.
+    private var pending: BackgroundSave?
     private let progress: ProgressLine
+    private let ranks: RunRanks
     /// Held from here to the end of ``run()``.
     private var lock: RunLock?
     /// Steps whose result was seen. Those in ``steps`` come after them.
     private var taken = 0
     /// Steps that the device was given and that were not looked at yet.
     var steps = StepQueue<EnqueuedStep>()
+    /// On the first rank, which tells of all.
     private var log: RunLog?
-    /// Tokens of the largest batch that is prepared ahead, some 100 MB.
+    /// On the others.
+    private var rankLog: RankLog?
+    /// What the exchanges of steps cost that were not looked at yet.
+    private var collectives: [Int: OperationTotals] = [:]
+    /// Tokens of the largest batch, or share of one, that is prepared ahead, some 100 MB.
     private static let mostTokensAhead = 1 << 23
     /// Damaged checkpoints that resuming passed over; the next save removes them.
     private var passedOver: [Int] = []
@@ -48,19 +59,26 @@ public final class TrainingRun {
 
     /// Prepares a run: reads the text, builds the model, and loads the newest good checkpoint when `resumes`.
     ///
+    /// - Parameter world: The ranks that take it together, as the recipe's layout says; each prepares its part.
     /// - Throws: ``DataError``, ``TensorError``, ``TrainingCheckpointError`` (also while another run writes into the
-    ///   folder), ``FileError``.
-    public init(_ recipe: Recipe, folder: String, resumes: Bool, backend: any Backend) throws {
+    ///   folder), ``FileError``; ``LayoutError`` for a layout that does not fit, ``RankDifference`` for ranks that were
+    ///   started with different things.
+    public init(
+        _ recipe: Recipe, folder: String, resumes: Bool, backend: any Backend, world: any Collective = SingleRank()
+    ) throws {
         self.recipe = recipe
         self.folder = folder
         self.backend = backend
+        ranks = try RunRanks(recipe, world)
         progress = ProgressLine(steps: recipe.training.steps, every: recipe.output.logEvery)
         checkpoints = CheckpointFolder(run: folder, keep: recipe.output.keep)
-        lock = try RunLock.ifThere(folder)
+        if ranks.isFirst { lock = try RunLock.ifThere(folder) }
         if !resumes, !checkpoints.steps().isEmpty { throw TrainingCheckpointError.runExists(folder: folder) }
         data = try TrainingData(recipe)
-        trainStep = try TrainStep(recipe, backend: backend)
+        try world.requireSame("checksum \(data.checksum)", what: "text")
+        trainStep = try TrainStep(recipe, over: ranks.groups, backend: backend)
         (model, optimizer) = (trainStep.model, trainStep.optimizer)
+        saver = try CheckpointSaver(checkpoints, model, optimizer, over: ranks.world, backend: backend)
         if resumes { try resume() }
     }
 
@@ -73,11 +91,16 @@ public final class TrainingRun {
     public func run() throws -> Outcome {
         defer { lock = nil }
         do {
-            try RunFolder.create(folder)
-            try secureFolder()
+            if ranks.isFirst {
+                try RunFolder.create(folder)
+                try secureFolder()
+            }
+            // The others write into it too.
+            if ranks.world.size > 1 { try ranks.world.barrier() }
             return try takeSteps()
         } catch {
-            rescue()
+            // Ranks save together: only after what all of them have seen.
+            if ranks.world.size == 1 || error is NonFiniteError { rescue() }
             throw error
         }
     }
@@ -90,15 +113,22 @@ public final class TrainingRun {
     }
 
     private func takeSteps() throws -> Outcome {
-        _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
-        log = try RunLog(recipe, folder: folder, afterStep: taken, progress: progress, backend: backend)
-        let batchTokens = recipe.training.batch * recipe.data.sequenceLength
+        if ranks.isFirst {
+            _ = try AtomicFile.write(recipe.resolvedYAML(), to: "\(folder)/recipe.yaml")
+            log = try RunLog(
+                recipe, folder: folder, afterStep: taken, ranks: ranks.world.size, progress: progress, backend: backend)
+        } else {
+            rankLog = try RankLog(folder: folder, rank: ranks.world.rank, every: recipe.output.logEvery)
+        }
+        let passes = trainStep.microBatches
+        let tokens = passes.reduce(0) { $0 + $1.count } * recipe.data.sequenceLength
         let loader =
-            batchTokens <= Self.mostTokensAhead
-            ? BatchLoader(data.stream, batch: recipe.training.batch, firstStep: taken) : nil
+            tokens <= Self.mostTokensAhead
+            ? BatchLoader(data.stream, batch: recipe.training.batch, parts: passes, firstStep: taken) : nil
         for step in stride(from: taken + 1, through: recipe.training.steps, by: 1) {
             steps.begin()
-            let trace = traceFile?.trace(step: step, last: recipe.training.steps, on: backend)
+            ranks.beginStep()
+            let trace = try traceFile?.trace(step: step, last: recipe.training.steps, on: backend, ranks)
             trace?.begin("step \(step)", .step)
             let read = try trace.span("data", .phase) { try reader(step: step, loader) }
             steps.append(
@@ -106,7 +136,11 @@ public final class TrainingRun {
                     step: step, sequenceLength: recipe.data.sequenceLength,
                     learningRate: recipe.training.learningRate.rate(step: step), trace: trace, read: read))
             let isLast = step == recipe.training.steps
-            let isStopped = Interruption.isRequested && !isLast
+            let news = try ranks.endStep(
+                step, isStopped: Interruption.isRequested, isWritten: pending?.isWritten ?? true)
+            collectives[step] = news.collectives
+            for line in news.lines { note("warning: \(line)") }
+            let isStopped = news.isStopped && !isLast
             let isDue = recipe.output.saveEvery > 0 && step % recipe.output.saveEvery == 0
             let isSaved = isDue || isStopped || isLast
             // What reads the weights between steps wants those of a step that is known to be good.
@@ -116,7 +150,13 @@ public final class TrainingRun {
                 try steps.advance(isShown: every > 0 && step % every == 0)
             }
             while let (step, seconds) = steps.next() { try finish(step, seconds: seconds, trace) }
-            if isSaved { try trace.span("checkpoint", .phase) { try save() } }
+            if pending != nil, news.isWritten { try trace.span("publish", .phase) { try finishSave() } }
+            if isSaved {
+                try trace.span("checkpoint", .phase) {
+                    try beginSave()
+                    if isStopped || isLast { try finishSave(waitsForRemoval: true) }
+                }
+            }
             trace?.end()
             try traceFile?.finished(step: step)
             if isStopped {
@@ -124,7 +164,10 @@ public final class TrainingRun {
                 return .interrupted(step: step)
             }
         }
-        if savedStep != taken { try save() }
+        if savedStep != taken {
+            try beginSave()
+            try finishSave(waitsForRemoval: true)
+        }
         try traceFile?.write()
         return .finished
     }
@@ -132,10 +175,14 @@ public final class TrainingRun {
     /// Looks at what a step came to, evaluates if that is due, and tells of it.
     private func finish(_ enqueued: EnqueuedStep, seconds: Double, _ trace: Trace?) throws {
         let result = try result(of: enqueued)
-        guard let log else { preconditionFailure("steps are taken after the log was opened") }
+        let heldOutLoss = try evaluateIfDue(enqueued.step, trace)
+        let exchanges = collectives.removeValue(forKey: enqueued.step)
+        try rankLog?.append(step: enqueued.step, seconds: seconds, exchanges, backend.allocator.statistics)
+        guard let log else { return }
         var metrics = log.metrics(
             result, step: enqueued.step, learningRate: enqueued.learningRate, seconds: seconds)
-        metrics.heldOutLoss = try evaluateIfDue(enqueued.step, trace)
+        metrics.heldOutLoss = heldOutLoss
+        metrics.collectives = exchanges?.rows ?? []
         try trace.span("metrics", .phase) { try log.append(metrics, result.routing) }
     }
 
@@ -161,6 +208,8 @@ public final class TrainingRun {
     public var earlierCheckpoint: String? {
         savedStep.flatMap { saved in checkpoints.steps().last { $0 < saved } }.map(checkpoints.folder)
     }
+    /// How the run is divided; `nil` on one rank.
+    public var layout: Layout? { ranks.groups?.layout }
     /// Tokens that are trained on.
     public var trainingTokens: Int { data.tokens }
     /// Steps taken so far.
@@ -181,26 +230,44 @@ public final class TrainingRun {
     /// from the data as they are asked for.
     private func reader(step: Int, _ loader: BatchLoader?) throws -> TrainStep.Reader {
         if let loader {
-            let (batch, length) = (try loader.next(), recipe.data.sequenceLength)
-            return { batch[$0.lowerBound * length..<$0.upperBound * length] }
+            let parts = Dictionary(uniqueKeysWithValues: zip(trainStep.microBatches, try loader.next()))
+            return { sequences in
+                guard let part = parts[sequences] else { preconditionFailure("a step reads its passes' sequences") }
+                return part
+            }
         }
         let first = (step - 1) * recipe.training.batch
         return { [stream = data.stream] in try stream.sequences(first + $0.lowerBound..<first + $0.upperBound) }
     }
 
-    private func save(prunes: Bool = true) throws {
+    /// Prints a line, once for all ranks.
+    private func note(_ text: String) { if ranks.isFirst { progress.note(text) } }
+
+    /// Begins to save the steps that were taken; ``finishSave(waitsForRemoval:)`` ends it, at a later step or at once.
+    private func beginSave(prunes: Bool = true) throws {
+        try finishSave()
         let state = TrainingState(step: taken, dataChecksum: data.checksum, settings: recipe.resumeSettings)
         do {
-            try checkpoints.save(
-                model, optimizer, state, companions: data.companions, removing: passedOver, prunes: prunes,
-                backend: backend)
+            pending = try saver.begin(
+                state, companions: data.companions, removing: passedOver, prunes: prunes)
+        } catch {
+            savingError = error
+            throw error
+        }
+    }
+
+    /// Waits for the checkpoint that is being written, on all ranks, and makes it the newest.
+    private func finishSave(waitsForRemoval: Bool = false) throws {
+        guard let save = pending.take() else { return }
+        do {
+            try save.finish(waitsForRemoval: waitsForRemoval)
         } catch {
             savingError = error
             throw error
         }
         savingError = nil
         passedOver = []
-        savedStep = taken
+        savedStep = save.step
     }
 
     /// Saves the steps since the last checkpoint after an error, when the weights are those of a whole step.
@@ -208,9 +275,11 @@ public final class TrainingRun {
     /// The checkpoints before stay all: what led to the error may be in these weights already.
     private func rescue() {
         finishRest()
-        try? traceFile?.write()
+        if ranks.world.size == 1 { try? traceFile?.write() }
+        try? finishSave()
         guard savingError == nil, taken > 0, savedStep != taken, optimizer.stepCount == taken else { return }
-        try? save(prunes: false)
+        try? beginSave(prunes: false)
+        try? finishSave(waitsForRemoval: true)
     }
 
     /// Looks at the steps that were under way when something else failed, and tells of them if no line is missing before.
@@ -226,10 +295,10 @@ public final class TrainingRun {
     }
 
     private func resume() throws {
-        let (step, damaged) = checkpoints.newestGood()
-        for reason in damaged { progress.note("warning: a checkpoint is damaged and passed over: \(reason)") }
+        let (step, damaged) = try checkpoints.newestGood(over: ranks.world)
+        for reason in damaged { note("warning: a checkpoint is damaged and passed over: \(reason)") }
         guard let step else { throw TrainingCheckpointError.nothingToResume(folder: folder) }
-        let state = try checkpoints.state(step: step)
+        let state = try checkpoints.state(step: step, over: ranks.world)
         for (key, asked) in recipe.resumeSettings.sorted(by: { $0.key < $1.key }) where state.settings[key] != asked {
             throw TrainingCheckpointError.different(
                 folder: folder, what: key, saved: state.settings[key] ?? "unset", asked: asked)
@@ -237,8 +306,8 @@ public final class TrainingRun {
         guard state.dataChecksum == data.checksum else {
             throw DataError.changed(path: recipe.data.path, expected: state.dataChecksum, found: data.checksum)
         }
-        let changes = try checkpoints.load(step: step, into: model, optimizer, backend: backend)
-        for change in changes { progress.note("continuing with \(change.key) \(change.now), was \(change.was)") }
+        let changes = try checkpoints.load(step: step, into: model, optimizer, over: ranks.world, backend: backend)
+        for change in changes { note("continuing with \(change.key) \(change.now), was \(change.was)") }
         passedOver = checkpoints.steps().filter { $0 > step }
         taken = step
         savedStep = step

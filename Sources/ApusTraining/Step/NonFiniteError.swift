@@ -22,7 +22,8 @@ public struct NonFiniteError: Error, Sendable {
     ) throws {
         self.step = step
         self.loss = loss
-        let weight = try trainStep.model.firstNonFiniteWeight(backend: trainStep.backend)
+        let agree = trainStep.agree
+        let weight = try agree(trainStep.model.firstNonFiniteWeight(backend: trainStep.backend))
         isWeight = weight != nil
         let probe = NonFiniteProbe(trainStep: trainStep, sequenceLength: sequenceLength, read: read, step: step)
         place = try weight ?? probe.stage() ?? probe.gradient() ?? "the sum of all squares"
@@ -88,7 +89,8 @@ private struct NonFiniteProbe {
                 firstToken: sequences.lowerBound * sequenceLength, step: step,
                 globalTokens: trainStep.configuration.batch * sequenceLength, documents: batch.documents, nil)
             let tokens = try backend.tensor(batch.inputs, Shape(batch.inputs.count))
-            if let place = try trainStep.model.firstNonFiniteStage(tokens: tokens, context) { return place }
+            let place = try trainStep.model.firstNonFiniteStage(tokens: tokens, context, agree: trainStep.agree)
+            if let place { return place }
         }
         return nil
     }
@@ -98,10 +100,9 @@ private struct NonFiniteProbe {
         _ = try trainStep.accumulate(
             step: step, sequenceLength: sequenceLength, report: nil, trace: nil, read: read)
         // Backward runs from the last layer to the first: the last parameter touched by it is the first to go wrong.
-        for parameter in trainStep.model.store.parameters.reversed() {
-            guard let gradient = try parameter.gradient() else { continue }
-            if try backend.countNonFinite(gradient) > 0 { return "the gradient of \(parameter.name)" }
-        }
-        return nil
+        let wrong = try trainStep.model.store.gradientPieces().filter { try backend.countNonFinite($0.tensor) > 0 }
+        let names = Set(wrong.map(\.parameter.name))
+        let last = trainStep.model.store.parameters.last { names.contains($0.name) }
+        return try trainStep.agree(last.map { "the gradient of \($0.name)" })
     }
 }

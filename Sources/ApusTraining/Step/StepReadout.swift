@@ -15,8 +15,11 @@ struct StepReadout {
     /// What completes the copies; each event once.
     private let arrivals: [ApusTensor.Event]
 
-    init(losses: [Tensor], norm: GradientNorm, report: RoutingReport, pooled: [Tensor], backend: any Backend) throws {
-        let wanted = [norm.sumOfSquares, norm.scale] + losses + pooled + report.layers.flatMap(\.tensors)
+    init(
+        losses: [Tensor], norm: GradientNorm, layers reported: [RoutingReport.Layer], pooled: [Tensor],
+        backend: any Backend
+    ) throws {
+        let wanted = [norm.sumOfSquares, norm.scale] + losses + pooled + reported.flatMap(\.tensors)
         var rest = try backend.download(wanted)[...]
         arrivals = rest.compactMap(\.ready).reduce(into: []) { known, event in
             if known.last !== event { known.append(event) }
@@ -28,7 +31,7 @@ struct StepReadout {
         (sumOfSquares, scale) = (take(1)[0], take(1)[0])
         self.losses = take(losses.count)
         self.pooled = take(pooled.count)
-        layers = report.layers.map { $0.replacing(take($0.tensors.count)) }
+        layers = reported.map { $0.replacing(take($0.tensors.count)) }
     }
 
     /// Whether all of it has arrived.

@@ -1,24 +1,32 @@
+import ApusExperts
 public import ApusKernels
 import ApusModels
 import ApusNN
 import ApusOptim
+public import ApusParallel
 
 extension TrainStep {
     /// The step of a recipe, over a model and an optimizer at their beginning: the weights follow from the recipe's seed.
     ///
-    /// - Throws: ``TensorError`` when memory runs out.
-    public init(_ recipe: Recipe, backend: any Backend) throws {
+    /// - Parameter groups: The ranks that take it together, in the recipe's layout; `nil` for this one alone. The recipe's
+    ///   batch must fit them: ``LayoutConfiguration/layout(ranks:for:)``.
+    /// - Throws: ``TensorError`` when memory runs out; ``PartitionError`` for a model that does not fit the layout.
+    public init(_ recipe: Recipe, over groups: ParallelGroups? = nil, backend: any Backend) throws {
+        let parallel = recipe.parallel
+        let partition: any Partition = groups.map { parallel.partition(over: $0) } ?? WholeModel()
         let model = try Transformer(
             recipe.model, backend: backend, precision: recipe.training.precision, isTrained: true,
-            positions: recipe.data.sequenceLength)
+            positions: recipe.data.sequenceLength, partition: partition)
         try model.store.initialize(seed: recipe.seed, backend: backend)
         let constants = recipe.training.optimizer
         let optimizer = try AdamW(
             model.store,
             configuration: AdamW.Configuration(
                 beta1: constants.beta1, beta2: constants.beta2, epsilon: constants.epsilon,
-                weightDecay: constants.weightDecay), seed: recipe.seed, backend: backend)
+                weightDecay: constants.weightDecay), seed: recipe.seed,
+            dividesState: groups != nil && parallel.zero > .none, backend: backend)
         self.init(
-            model: model, optimizer: optimizer, backend: backend, configuration: recipe.training, seed: recipe.seed)
+            model: model, optimizer: optimizer, backend: backend, configuration: recipe.training, seed: recipe.seed,
+            ranks: groups.map { StepRanks($0, parallel, model: model, backend: backend) })
     }
 }

@@ -4,6 +4,7 @@ public import ApusKernels
 public import ApusModels
 public import ApusNN
 public import ApusOptim
+import ApusParallel
 import ApusTensor
 
 // Shape letters: B sequences of the global batch, S tokens of a sequence, T = B * S.
@@ -16,6 +17,9 @@ import ApusTensor
 /// 4. AdamW, after which the gradients are released; a factor of NaN holds it back.
 /// 5. Routers that balance by bias adjust it, under the same condition.
 /// 6. Loss, norm and loads are copied to the host, which need not wait for them.
+///
+/// With other ranks (``StepRanks``) the same happens on all of them, each with its part of the batch and of the model:
+/// counts are added in 1, gradients while 2 goes on, loss, norm and loads in 3, and after 4 weights are collected.
 public struct TrainStep {
     /// The model.
     public let model: Transformer
@@ -27,17 +31,21 @@ public struct TrainStep {
     public let configuration: TrainingConfiguration
     /// The run's seed.
     public let seed: UInt64
+    /// The other ranks of the run; `nil` when there are none.
+    public let ranks: StepRanks?
     private let layouts: StepLayouts
 
-    /// A step over a model.
+    /// A step over a model, or over what this rank has of one.
     public init(
-        model: Transformer, optimizer: AdamW, backend: any Backend, configuration: TrainingConfiguration, seed: UInt64
+        model: Transformer, optimizer: AdamW, backend: any Backend, configuration: TrainingConfiguration, seed: UInt64,
+        ranks: StepRanks? = nil
     ) {
         self.model = model
         self.optimizer = optimizer
         self.backend = backend
         self.configuration = configuration
         self.seed = seed
+        self.ranks = ranks
         layouts = StepLayouts(configuration, backend: backend)
     }
 
@@ -97,18 +105,18 @@ public struct TrainStep {
         let report = RoutingReport()
         let (losses, pooled) = try accumulate(
             step: step, sequenceLength: sequenceLength, report: report, trace: trace, routing: routing, read: read)
-        let norm = try trace.span("gradient norm", .phase) {
-            try GradientNorm(
-                model.store, loss: try sum(losses), previous: optimizer.lastScale, limit: configuration.clipNorm,
-                backend: backend)
+        let (norm, outcome) = try trace.span("gradient norm", .phase) {
+            try measure(losses: losses, pooled: pooled, report)
         }
         let stepsBefore = optimizer.stepCount
         try trace.span("optimizer", .phase) {
             try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
+            if optimizer.dividesState { try ranks?.groups.collectWeights(of: model.store, backend: backend) }
         }
         let readout = try trace.span("routers", .phase) {
-            try finishRouters(report, gradientScale: norm.scale)
-            return try StepReadout(losses: losses, norm: norm, report: report, pooled: pooled, backend: backend)
+            try finishRouters(outcome.layers, gradientScale: norm.scale)
+            return try StepReadout(
+                losses: outcome.losses, norm: norm, layers: outcome.layers, pooled: outcome.pooled, backend: backend)
         }
         return EnqueuedStep(
             step: step, learningRate: learningRate, readout: readout, trainStep: self, stepsBefore: stepsBefore,
@@ -120,18 +128,22 @@ public struct TrainStep {
         step: Int, sequenceLength: Int, report: RoutingReport?, trace: Trace?, routing: RoutingSource? = nil,
         read: Reader
     ) throws -> (losses: [Tensor], pooled: [Tensor]) {
-        let targetCount = try microBatches.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
+        let passes = microBatches
+        let own = try passes.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
+        let targetCount = try ranks?.sumOverBatch(own) ?? own
         var losses: [Tensor] = []
         var pooled: [Tensor] = []
-        for sequences in microBatches {
+        for (pass, sequences) in passes.enumerated() {
             let micro = try read(sequences)
             let tokens = try backend.tensor(micro.inputs, Shape(micro.inputs.count))
             let targets = try backend.tensor(micro.targets, Shape(micro.targets.count))
             let tape = Tape(backend: backend, trace: trace)
+            let reduction = ranks.flatMap { $0.reduces(after: pass, of: passes.count) ? $0.reduction : nil }
             let context = try context(
                 tape, sequences: sequences.count, sequenceLength, firstToken: sequences.lowerBound * sequenceLength,
                 step: step, globalTokens: configuration.batch * sequenceLength, documents: micro.documents, report,
-                routing: try routing?(sequences))
+                routing: try routing?(sequences),
+                gradientsComplete: reduction.map { reduction in { try reduction.complete(from: $0) } })
             let result = try trace.span("forward", .phase) {
                 try model.loss(
                     tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
@@ -139,17 +151,45 @@ public struct TrainStep {
             }
             losses.append(result.loss.tensor)
             if let balance = result.pooledBalance { pooled.append(balance) }
+            reduction?.begin()
             try trace.span("backward", .phase) { try tape.backward() }
+            if let reduction { try trace.span("gradient exchange", .phase) { try reduction.finish() } }
         }
         return (losses, pooled)
     }
 
-    /// Forgets what was accumulated.
-    func clearGradients() { model.store.releaseGradients() }
+    /// What a step came to, over all ranks.
+    private typealias Outcome = (losses: [Tensor], pooled: [Tensor], layers: [RoutingReport.Layer])
 
-    /// The sequences of each micro-batch.
+    private func measure(
+        losses: [Tensor], pooled: [Tensor], _ report: RoutingReport
+    ) throws -> (GradientNorm, Outcome) {
+        guard let ranks else {
+            let norm = try GradientNorm(
+                model.store, loss: try sum(losses), previous: optimizer.lastScale, limit: configuration.clipNorm,
+                backend: backend)
+            return (norm, (losses, pooled, report.layers))
+        }
+        let totals = try ranks.totals(loss: try sum(losses), pooled: pooled, report)
+        let norm = try GradientNorm(
+            sumOfSquares: totals.sumOfSquares, loss: totals.loss, previous: optimizer.lastScale,
+            limit: configuration.clipNorm, backend: backend)
+        return (norm, ([totals.loss], totals.pooled, totals.layers))
+    }
+
+    /// Forgets what was accumulated.
+    func clearGradients() {
+        ranks?.reduction.abandon()
+        model.store.releaseGradients()
+    }
+
+    /// The sequences of each micro-batch that this rank computes.
     var microBatches: [Range<Int>] {
-        stride(from: 0, to: configuration.batch, by: configuration.microBatch).map { first in
+        if let ranks {
+            return BatchShare(ranks.groups.place, batch: configuration.batch, microBatch: configuration.microBatch)
+                .passes
+        }
+        return stride(from: 0, to: configuration.batch, by: configuration.microBatch).map { first in
             first..<min(first + configuration.microBatch, configuration.batch)
         }
     }
@@ -157,12 +197,17 @@ public struct TrainStep {
     /// The context of `sequences` sequences that begin at token `firstToken` of the global batch.
     func context(
         _ tape: Tape, sequences: Int, _ sequenceLength: Int, firstToken: Int, step: Int?, globalTokens: Int,
-        documents: TokenBatch.Documents?, _ report: RoutingReport?, routing: RoutingTrace? = nil
+        documents: TokenBatch.Documents?, _ report: RoutingReport?, routing: RoutingTrace? = nil,
+        gradientsComplete: ((_ parameters: Int) throws -> Void)? = nil
     ) throws -> MoEContext {
         let layout = try layouts.layout(
             sequences: sequences, length: sequenceLength, firstToken: firstToken, documents: documents)
-        let forward = ForwardContext(tape: tape, layout: layout, trainingStep: step, seed: seed)
-        return MoEContext(forward: forward, trace: routing, report: report, globalTokens: globalTokens)
+        let forward = ForwardContext(
+            tape: tape, layout: layout, trainingStep: step, seed: seed,
+            keptOutputs: ranks?.configuration.keptOutputs ?? [], gradientsComplete: gradientsComplete)
+        return MoEContext(
+            forward: forward, trace: routing, report: report, globalTokens: globalTokens,
+            batchRanks: ranks?.groups.data)
     }
 
     /// The sum of the micro-batches' losses on the device, added as the host adds them.
@@ -173,9 +218,9 @@ public struct TrainStep {
         return total
     }
 
-    private func finishRouters(_ report: RoutingReport, gradientScale: Tensor) throws {
+    private func finishRouters(_ report: [RoutingReport.Layer], gradientScale: Tensor) throws {
         for layer in model.moeLayers {
-            let choices = report.layers.filter { $0.layer == layer.layer }.map(\.choices)
+            let choices = report.filter { $0.layer == layer.layer }.map(\.choices)
             guard !choices.isEmpty else { continue }
             try layer.router.finishStep(choices: choices, gradientScale: gradientScale, backend: backend)
         }

@@ -126,7 +126,8 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe(
             "path: text.txt", "path: a\n  held_out: 0\ntraining2:\n", "training2", "did you mean training?"),
         BadRecipe(
-            "batch: 8", "batch: 8\nlayout: {tensor: 2}", "layout.tensor is 2", "this build runs on one rank", "use 1"),
+            "batch: 8", "batch: 8\nlayout: {pipeline: 2}", "layout.pipeline is 2", "this build has no pipelines",
+            "use 1"),
         BadRecipe("heads: 4\n", "heads: 4\n  preset: 12345678901\n", "model.preset is", "presets are tiny, quickstart"),
         BadRecipe(
             "heads: 4\n", "heads: 4\n  preset: ted-6.7b-2000\n", "feed_forward[1].experts is 2000", "from 1 to 1024"),

@@ -3,6 +3,7 @@ import ApusKernels
 import ApusModels
 import ApusNN
 import ApusOptim
+import ApusParallel
 import ApusTestSupport
 import ApusTraining
 import Foundation
@@ -78,7 +79,20 @@ struct RecipeReadingTests {
                   deterministic: false
                   threads: 2
                   memory_limit: 8GiB
-                layout: {tensor: 1, expert: 1, data: 1, pipeline: 1}
+                layout:
+                  tensor: 2
+                  expert: [4, 1, 2]
+                  data: 4
+                  pipeline: 1
+                  expert_tensor: false
+                  order: data-before-expert
+                  zero: 2
+                  sequence_parallel: true
+                  drop_duplicates: false
+                  fuse_reduce_scatter: false
+                  keep_collectives: false
+                  ranks_per_node: 2
+                  timeout: 60
                 output: {save_every: 20, keep: 5, log_every: 1}
                 """)
         let mixture = MoEConfiguration(
@@ -102,12 +116,18 @@ struct RecipeReadingTests {
             clipNorm: 0,
             checkpointing: true, routingGroup: 3, balanceGroup: 6, evaluateEvery: 50, evaluateBatches: 3,
             deterministic: false, threads: 2, memoryLimit: 8 << 30)
+        let parallel = ParallelConfiguration(
+            layout: LayoutConfiguration(
+                tensor: 2, expert: .perLayer([4, 1, 2]), data: 4, expertTensor: false, order: .dataBeforeExpert),
+            zero: .gradients, sequenceParallel: true, dropsDuplicates: false, fusesReduceScatter: false,
+            keepsCollectives: false, ranksPerNode: 2, timeout: 60)
         #expect(
             recipe
                 == Recipe(
                     seed: 7, model: model,
                     data: DataConfiguration(path: "some dir/a: b", sequenceLength: 100, heldOut: 0.25, shuffle: false),
-                    training: training, output: OutputConfiguration(saveEvery: 20, keep: 5, logEvery: 1)))
+                    training: training, parallel: parallel,
+                    output: OutputConfiguration(saveEvery: 20, keep: 5, logEvery: 1)))
         #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
     }
 

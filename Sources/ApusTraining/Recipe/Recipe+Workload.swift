@@ -1,0 +1,28 @@
+import ApusExperts
+import ApusModels
+public import ApusParallel
+
+extension Recipe {
+    /// What a layout divides: the sizes of the model and the batch that its degrees have to fit.
+    public var workload: Workload {
+        Workload(
+            heads: model.heads, keyValueHeads: model.keyValueHeads, vocabulary: model.vocabulary,
+            layers: model.feedForward.map { part in
+                switch part {
+                case .dense(let width): return .dense(width: width)
+                case .moe(let moe):
+                    let dense = [moe.sharedWidth > 0 ? moe.sharedWidth : nil, moe.isResidual ? moe.width : nil]
+                    return .experts(moe.experts, width: moe.width, dense: dense.compactMap(\.self))
+                }
+            },
+            batch: Workload.Batch(
+                sequences: training.batch, microBatch: training.microBatch, group: training.balanceGroup))
+    }
+
+    /// The layout of a run on `ranks` ranks.
+    ///
+    /// - Throws: ``LayoutError``, which names the nearest layout that works.
+    public func layout(ranks: Int) throws(LayoutError) -> Layout {
+        try parallel.layout.layout(ranks: ranks, for: workload)
+    }
+}
