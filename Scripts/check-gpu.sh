@@ -10,7 +10,6 @@ readonly apus=${APUS:-.build/release/apus}
 readonly text=${TEXT:-.apus/text/quickstart.txt}
 readonly logs=${LOGS:-runs/check-gpu}
 readonly parts=${*:-start doctor portable training sanitizer}
-readonly sanitizers='memcheck racecheck initcheck synccheck'
 # Seconds until the first result: compiling every kernel, and reading them from disk.
 readonly most_cold=20 most_warm=2
 failures=()
@@ -75,15 +74,34 @@ sanitizer() {
         echo 'sanitizers                         skipped: compute-sanitizer is not on PATH (it comes with the CUDA toolkit)'
         return
     }
-    local tool options
-    for tool in $sanitizers; do
-        options=(--tool "$tool" --error-exitcode 1 --print-limit 5)
-        # These two do not see through the copy engine and its barriers: what cuDNN's kernels hand each other looks
-        # unwritten to the one, and unordered to the other.
-        [[ $tool != initcheck && $tool != racecheck ]] || options+=(--kernel-name-exclude kernel_substring=cudnn)
-        check "sanitizer-$tool" compute-sanitizer "${options[@]}" "$apus" doctor --device cuda --skip-speed
-        grep 'ERROR SUMMARY\|RACECHECK SUMMARY' "$logs/sanitizer-$tool.log"
-    done
+    check sanitizer-memcheck watched memcheck
+    # The others follow our own kernels alone: what the libraries' write by the copy engine looks unwritten to initcheck,
+    # and what they order by its barriers unordered to racecheck.
+    export APUS_ATTENTION=own
+    check sanitizer-synccheck watched synccheck --num-cuda-barriers 1024 --kernel-name-exclude kernel_substring=nvjet
+    doctor_options='--portable --batch-invariant' check sanitizer-initcheck watched initcheck
+    doctor_options=--portable check sanitizer-racecheck-portable check_by_check racecheck
+    check sanitizer-racecheck check_by_check racecheck
+    unset APUS_ATTENTION
+}
+
+# The doctor under a tool of compute-sanitizer, with `doctor_options`.
+watched() { # tool, options of it...
+    # shellcheck disable=SC2086 # several options in one word
+    compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 5 "${@:2}" \
+        "$apus" doctor --device cuda --skip-speed ${doctor_options:-}
+}
+
+# The same, a process for each check, four at once: racecheck keeps what it saw in the host's memory, 100 GB of it all.
+check_by_check() { # tool
+    # shellcheck disable=SC2086
+    "$apus" doctor --device cuda --skip-speed ${doctor_options:-} --json | grep -o '"op": "[^"]*"' | cut -d'"' -f4 |
+        awk '{ names[$0] } END {
+            # What contains the name of another is run with that.
+            for (one in names) { kept = 1; for (other in names) if (one != other && index(one, other)) kept = 0
+                                 if (kept) print one } }' |
+        xargs -d '\n' -P 4 -I '{}' compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 5 \
+            "$apus" doctor --device cuda --skip-speed ${doctor_options:-} --only '{}'
 }
 
 for part in $parts; do

@@ -9,7 +9,7 @@ extension Doctor {
         let machine = CUDAMachine()
         let backend: CUDABackend
         do {
-            backend = try CUDABackend(limits: portable ? .portable : nil)
+            backend = try CUDABackend(batchInvariant: batchInvariant, limits: portable ? .portable : nil)
         } catch let problem as LibraryProblem {
             guard device == .cuda else {
                 if portable { throw CommandError("--portable checks kernels of a GPU: \(problem)") }
@@ -36,7 +36,8 @@ extension Doctor {
     private func freeOrderChecks(_ other: CUDABackend) throws -> [OpCheck.Outcome] {
         let checks = checks.filter { $0.name == "attention backward" && $0.dtype == .bf16 }
         guard !checks.isEmpty else { return [] }
-        let backend = try CUDABackend(deterministic: false, limits: other.limits)
+        let backend = try CUDABackend(
+            batchInvariant: other.isBatchInvariant, deterministic: false, limits: other.limits)
         return try checks.map { check in
             let outcome = try check.run(on: backend)
             return OpCheck.Outcome(

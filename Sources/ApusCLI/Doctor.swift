@@ -25,6 +25,9 @@ struct Doctor: ParsableCommand {
         help: "Check the portable kernels, which any GPU since compute capability 8.0 runs, on whatever GPU there is.")
     var portable = false
 
+    @Flag(help: "Check the kernels of batch-invariant mode: our own alone, no library's.")
+    var batchInvariant = false
+
     @Option(help: "Run the checks whose name contains this.")
     var only: String?
 
@@ -75,7 +78,8 @@ struct Doctor: ParsableCommand {
     private func examineProcessor() throws -> Report {
         let machine = Machine()
         let backend = CPUBackend(
-            threadCount: threadOptions.count, memoryLimit: CachingAllocator.physicalMemory)
+            threadCount: threadOptions.count, memoryLimit: CachingAllocator.physicalMemory,
+            batchInvariant: batchInvariant)
         let speeds = skipSpeed ? [] : try measure(machine, threads: backend.pool.threadCount)
         if !json { describe(machine, backend, speeds) }
         return try check(backend, fields(machine, backend, speeds))

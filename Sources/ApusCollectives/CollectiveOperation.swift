@@ -120,9 +120,21 @@ public enum CollectiveOperation: Sendable {
         }
     }
 
-    /// Waits for tensors that other work is still completing.
-    func waitForTensors() throws {
+    /// What an implementation in host memory does before it begins an operation on `communicator`: checks it, and waits for
+    /// tensors that other work is still completing.
+    ///
+    /// - Returns: The two ranks that the operation is between; `nil` for an operation of all.
+    /// - Throws: ``CollectiveError/notHostMemory(communicator:operation:device:)``, and what the other work ended with.
+    func admitted(to communicator: any Collective) throws -> Channel.Pair? {
+        check(rank: communicator.rank, size: communicator.size)
+        try checkHostMemory(communicator.name)
+        // The CPU's stream runs inline, so waiting here is waiting in the order of the stream.
         try input?.ready?.wait()
         try output?.ready?.wait()
+        switch self {
+        case .send(_, let target): return Channel.Pair(source: communicator.rank, target: target)
+        case .receive(_, let source): return Channel.Pair(source: source, target: communicator.rank)
+        default: return nil
+        }
     }
 }

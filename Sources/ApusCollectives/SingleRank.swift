@@ -29,9 +29,7 @@ public final class SingleRank: Collective {
     /// See ``Collective/start(_:after:layer:)``.
     public func start(_ operation: CollectiveOperation, after stream: Stream, layer: Int?) throws -> Event {
         try checkNotAborted()
-        operation.check(rank: 0, size: 1)
-        try operation.checkHostMemory(name)
-        try operation.waitForTensors()
+        _ = try operation.admitted(to: self)
         DataMovement.perform([operation])
         let event = Event()
         event.signal()

@@ -1,3 +1,4 @@
+import ApusCollectives
 import ApusKernels
 import Testing
 

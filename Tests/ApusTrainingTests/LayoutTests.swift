@@ -5,6 +5,7 @@ import ApusModels
 import ApusNN
 import ApusParallel
 import ApusTestSupport
+import Foundation
 import Testing
 
 @testable import ApusTraining
@@ -129,6 +130,40 @@ struct LayoutTests {
         #expect(agrees, "\(found.summary)")
         let (compared, steps) = (found.choices.compared, found.losses.count)
         #expect(compared > 0 && steps == 6)
+    }
+
+    /// Every combination of degrees up to sixteen ranks, every ZeRO stage, experts divided by tensor ranks or not.
+    private static let every: [LayoutCase] = [1, 2, 4].flatMap { tensor in
+        [1, 2, 4, 8, 16].filter { tensor * $0 <= 16 }.flatMap { data in
+            [1, 2, 4, 8].filter { data.isMultiple(of: $0) }.flatMap { expert in
+                (tensor > 1 ? [true, false] : [true]).flatMap { expertTensor in
+                    ZeROStage.allCases.map { zero in
+                        LayoutCase(
+                            model: dropless, tensor: tensor, expert: .uniform(expert), data: data,
+                            expertTensor: expertTensor, zero: zero, batch: 16, microBatch: 16)
+                    }
+                }
+            }
+        }
+    }
+
+    @Test(
+        .enabled(if: ProcessInfo.processInfo.environment["APUS_SOAK"] == "1", "a part of `make soak`"), arguments: every
+    )
+    func `every layout computes what one rank computes`(_ layout: LayoutCase) throws {
+        let found = try layout.verify()
+        let agrees = found.agrees
+        #expect(agrees, "\(found.summary)")
+    }
+
+    /// Ranks that a sequence's tokens do not divide over.
+    @Test func `sequence parallelism over ranks that do not divide a sequence is refused`() throws {
+        var recipe = LayoutCase(model: Self.dropless, tensor: 4, data: 1, sequenceParallel: true).recipe
+        #expect(try recipe.layout(ranks: 4).tensor == 4)
+        recipe.data.sequenceLength = 18
+        let error = try #require(throws: LayoutError.self) { try recipe.layout(ranks: 4) }
+        #expect(error.key == "layout.sequence_parallel")
+        #expect("\(error)".contains("use data.sequence_length 20, or layout.sequence_parallel false"), "\(error)")
     }
 
     /// Exchanges of which one kind yields a thousandth too much.

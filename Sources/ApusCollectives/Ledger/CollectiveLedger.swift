@@ -1,8 +1,8 @@
 public import ApusTensor
 import Synchronization
 
-/// What a rank has asked of its communicators and what it cost: calls, bytes and time, by communicator, operation and
-/// element type.
+/// What a rank has asked of its communicators and what it cost: calls, bytes and time, by communicator, operation,
+/// element type and layer.
 ///
 /// An operation is counted when it is started. Its time is added when it ends, by the thread that announces the end, before
 /// whoever waits for it goes on. See ``Cost`` for what is measured.
@@ -24,6 +24,8 @@ public final class CollectiveLedger: Sendable {
         public let kind: OperationSignature.Kind
         /// Element type, of those that move data.
         public let dtype: DType?
+        /// The model's layer that asked, if it said so.
+        public let layer: Int?
     }
 
     /// A ledger without entries.
@@ -80,7 +82,6 @@ extension CollectiveLedger {
     struct Call: Sendable {
         let entry: Entry
         let bytes: Int
-        let layer: Int?
         fileprivate var generation = 0
         /// Of its cost in the ledger, where the end finds it without another look at names.
         fileprivate var place = 0
@@ -90,8 +91,8 @@ extension CollectiveLedger {
     func note(_ operation: CollectiveOperation, on communicator: String, layer: Int?) -> Call {
         let signature = OperationSignature(operation)
         var call = Call(
-            entry: Entry(communicator: communicator, kind: signature.kind, dtype: signature.dtype),
-            bytes: operation.byteCount, layer: layer)
+            entry: Entry(communicator: communicator, kind: signature.kind, dtype: signature.dtype, layer: layer),
+            bytes: operation.byteCount)
         let count = Count(calls: 1, bytes: call.bytes)
         (call.generation, call.place) = state.withLock { [entry = call.entry] state in
             let place = state.places[entry] ?? state.costs.count
@@ -114,7 +115,7 @@ extension CollectiveLedger {
             guard state.recording != nil else { return }
             state.recording?.add(
                 CollectiveSpan(
-                    communicator: call.entry.communicator, operation: call.entry.kind, layer: call.layer,
+                    communicator: call.entry.communicator, operation: call.entry.kind, layer: call.entry.layer,
                     bytes: call.bytes, start: start, end: end, held: held))
         }
     }

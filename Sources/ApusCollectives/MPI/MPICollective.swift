@@ -36,16 +36,7 @@ public final class MPICollective: Collective {
 
     /// See ``Collective/start(_:after:layer:)``.
     public func start(_ operation: CollectiveOperation, after stream: Stream, layer: Int?) throws -> Event {
-        operation.check(rank: rank, size: size)
-        try operation.checkHostMemory(name)
-        // The CPU's stream runs inline, so waiting here is waiting in the order of the stream.
-        try operation.waitForTensors()
-        let pair: Channel.Pair? =
-            switch operation {
-            case .send(_, let target): Channel.Pair(source: rank, target: target)
-            case .receive(_, let source): Channel.Pair(source: source, target: rank)
-            default: nil
-            }
+        let pair = try operation.admitted(to: self)
         return try begin(.operation(operation), OperationSignature(operation), pair, layer)
     }
 

@@ -275,6 +275,8 @@ public final class BlockCache: KeyValueStore {
         let grown = try backend.empty(
             Shape(size, blockSize, layout.heads, layout.headWidth), layout.dtype, .keyValueCache)
         if let tensor { try backend.copy(tensor, into: grown[0..<blocks]) }
+        // Attention weighs what lies behind a sequence's end by nought: it must be a number.
+        try backend.fill(grown[blocks..<size], with: 0)
         tensor = grown
     }
 

@@ -8,6 +8,14 @@ public struct LayoutError: Error, Sendable, Equatable {
     public let alternative: String?
     /// The nearest layout that fits; `nil` when none does, because the model or the batch fits no layout at all.
     public let nearest: Layout?
+
+    /// A refusal of the value of `key`.
+    public init(key: String, reason: String, alternative: String?, nearest: Layout?) {
+        self.key = key
+        self.reason = reason
+        self.alternative = alternative
+        self.nearest = nearest
+    }
 }
 
 extension LayoutError: CustomStringConvertible {

@@ -34,7 +34,7 @@
 /// | `KeptOutputs`, checkpointing | `ApusNN/Autograd/KeptOutputs.swift`, `Tape+Checkpoint.swift` |
 /// | `Block.checkpointed` | `ApusModels/Transformer/Block+Checkpoint.swift` |
 /// | `AdamW`, one pass without a buffer | `ApusOptim/AdamW.swift` |
-/// | ``TEDTraffic``, ``PassTraffic``, ``LayerLedgers`` | `ApusSystems/DeepSpeedTED/Traffic` |
+/// | ``TEDTraffic``, ``PassTraffic`` | `ApusSystems/DeepSpeedTED/Traffic` |
 /// | ``TEDMemory``, ``TEDState``, ``LargestBase`` | `ApusSystems/DeepSpeedTED/Memory` |
 /// | ``TiledUpcast``, ``OptimizerSpike`` | `ApusSystems/DeepSpeedTED/Optimizer` |
 /// | ``TEDReport``, which `apus bench ted` prints | `ApusSystems/DeepSpeedTED/Report` |
@@ -45,7 +45,7 @@
 /// |---|---|---|---|
 /// | CAC: six all-to-alls and all-reduces of a block become four | 5.2 | ``TEDTraffic`` | `PaperClaimTests` |
 /// | DTD: all-to-all bytes are divided by the tensor degree | 5.1 | ``TEDTraffic`` | `PaperClaimTests` |
-/// | both, in all sixteen combinations, on every rank | 5 | ``TEDTraffic``, ``LayerLedgers`` | `TrafficTests` |
+/// | both, in all sixteen combinations, on every rank | 5 | ``TEDTraffic``, `CollectiveLedger` | `TrafficTests` |
 /// | state is divided by Gt, by Gt Ge and by G | 3.2 | ``TEDMemory`` | `MemoryTests` |
 /// | a larger base in the same memory | 3.2 | ``LargestBase`` | `MemoryTests` |
 /// | the tile bounds the optimizer's spike | 4 | ``OptimizerSpike`` | `TiledUpcastTests` |

@@ -19,7 +19,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
         self.path = path
     }
 
-    deinit { close(raw) }
+    // A process that another thread is just starting holds a copy of every descriptor until it becomes its program: a
+    // lock that only ended with the last copy could outlive this one.
+    deinit {
+        _ = retrying { Int(flock(raw, LOCK_UN)) }
+        close(raw)
+    }
 
     /// Status of what is open.
     package func status() throws(FileError) -> stat {

@@ -23,6 +23,13 @@ extension Recipe {
     ///
     /// - Throws: ``LayoutError``, which names the nearest layout that works.
     public func layout(ranks: Int) throws(LayoutError) -> Layout {
-        try parallel.layout.layout(ranks: ranks, for: workload)
+        let layout = try parallel.layout.layout(ranks: ranks, for: workload)
+        let length = data.sequenceLength
+        guard parallel.sequenceParallel, !length.isMultiple(of: layout.tensor) else { return layout }
+        let nearest = max((length + layout.tensor / 2) / layout.tensor, 1) * layout.tensor
+        throw LayoutError(
+            key: "layout.sequence_parallel",
+            reason: "is true, and \(layout.tensor) tensor ranks do not divide the \(length) tokens of a sequence",
+            alternative: "use data.sequence_length \(nearest), or layout.sequence_parallel false", nearest: nil)
     }
 }

@@ -67,7 +67,9 @@ struct LayoutRun {
     /// A step of the optimizer; its loss.
     func step(_ trainStep: TrainStep, step: Int, routing: @escaping TrainStep.RoutingSource) throws -> Float {
         try trainStep(
-            step: step, sequenceLength: length(trainStep), learningRate: rate(trainStep, step), routing: routing,
+            step: step, sequenceLength: length(trainStep),
+            // The base rate: of the first steps of a warm-up nothing would be seen.
+            learningRate: trainStep.configuration.optimizer.learningRate, routing: routing,
             read: reader(trainStep, step)
         ).loss
     }
@@ -79,11 +81,6 @@ struct LayoutRun {
 
     private func length(_ trainStep: TrainStep) -> Int {
         batches[0].inputs.count / trainStep.configuration.batch
-    }
-
-    private func rate(_ trainStep: TrainStep, _ step: Int) -> Double {
-        // Of warm-up's first steps nothing would be seen.
-        trainStep.configuration.optimizer.learningRate
     }
 
     private func reader(_ trainStep: TrainStep, _ step: Int) -> TrainStep.Reader {

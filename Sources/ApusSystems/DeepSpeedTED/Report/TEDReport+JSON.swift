@@ -1,3 +1,4 @@
+import ApusCollectives
 import ApusParallel
 import ApusTensor
 

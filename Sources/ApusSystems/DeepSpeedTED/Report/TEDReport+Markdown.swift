@@ -1,3 +1,4 @@
+import ApusCollectives
 import ApusNN
 import ApusParallel
 import ApusTensor

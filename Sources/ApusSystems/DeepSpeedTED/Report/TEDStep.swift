@@ -36,19 +36,18 @@ public struct TEDStep: Sendable {
         _ recipe: Recipe, over world: any Collective, backend: any Backend, timed: Int = 0
     ) throws -> TEDStep {
         let layout = try recipe.layout(ranks: world.size)
-        let ledgers = LayerLedgers()
-        let groups = try recipe.parallel.groups(
-            layout, world: LayerCountingCollective(world, in: ledgers))
+        let ledger = CollectiveLedger()
+        let groups = try recipe.parallel.groups(layout, world: CountingCollective(world, in: ledger))
         let trainStep = try TrainStep(recipe, over: groups, backend: backend)
         defer { trainStep.model.store.releaseGradients() }
         let choices = RecordedChoices()
-        ledgers.clear()
+        ledger.clear()
         backend.allocator.resetPeaks()
         try trainStep.take(1, recipe) { choices.trace(of: $0) }
         let memory = backend.allocator.statistics
         let layers = Dictionary(
-            uniqueKeysWithValues: recipe.model.feedForward.indices.map { ($0, ledgers.traffic(layer: $0)) })
-        let rest = ledgers.traffic(layer: nil)
+            uniqueKeysWithValues: recipe.model.feedForward.indices.map { ($0, Traffic(ledger, layer: $0)) })
+        let rest = Traffic(ledger, layer: nil)
         let loads = try choices.loads(of: recipe, over: groups, backend)
         var seconds: [Double] = []
         for step in 0..<timed {

@@ -2,16 +2,16 @@ public import ApusCollectives
 import ApusTensor
 
 extension Traffic {
-    /// What a ledger has noted on the communicators of a layout. Splits, barriers and broadcasts move no data of a step
-    /// and are left out.
-    public init(_ ledger: CollectiveLedger) {
+    /// What a ledger has noted of `layer` on the communicators of a layout; with `nil`, of whatever belongs to no layer.
+    /// Splits, barriers and broadcasts move no data of a step and are left out.
+    public init(_ ledger: CollectiveLedger, layer: Int?) {
         self.init()
-        for (entry, count) in ledger.all where count.calls > 0 {
+        for (entry, count) in ledger.all where entry.layer == layer && count.calls > 0 {
             guard let group = Group(communicator: entry.communicator), let operation = Operation(entry) else {
                 continue
             }
             counts[Use(group, operation), default: Count()] =
-                self[group, operation] + Count(calls: count.calls, bytes: count.bytes)
+                self[group, operation] + count
         }
     }
 }

@@ -1,3 +1,5 @@
+public import ApusCollectives
+
 /// Calls of collectives and their bytes, as one rank makes them, by group of ranks and by operation.
 ///
 /// Bytes are those of `CollectiveOperation.byteCount`: what the rank contributes, and of an all-gather what it
@@ -46,23 +48,7 @@ public struct Traffic: Sendable, Equatable {
     }
 
     /// How often, and how much.
-    public struct Count: Sendable, Equatable {
-        /// Calls.
-        public var calls: Int
-        /// Bytes of all of them.
-        public var bytes: Int
-
-        /// Nothing, unless told otherwise.
-        public init(calls: Int = 0, bytes: Int = 0) {
-            self.calls = calls
-            self.bytes = bytes
-        }
-
-        /// Both added.
-        public static func + (left: Count, right: Count) -> Count {
-            Count(calls: left.calls + right.calls, bytes: left.bytes + right.bytes)
-        }
-    }
+    public typealias Count = CollectiveLedger.Count
 
     /// What there is; uses without a call are not in it.
     public internal(set) var counts: [Use: Count] = [:]
