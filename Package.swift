@@ -45,7 +45,8 @@ let package = Package(
         library("ApusTensor", ["CApusKernels"]),
         library("ApusKernels", ["ApusTensor", "CApusKernels"]),
         .target(
-            name: "ApusCUDA", dependencies: ["CApusDrivers", "CApusCUDA"] + kernels, exclude: ["Kernels"],
+            name: "ApusCUDA", dependencies: ["ApusCollectives", "CApusDrivers", "CApusCUDA"] + kernels,
+            exclude: ["Kernels"],
             swiftSettings: settings),
         library("ApusCollectives", ["ApusTensor", "CApusDrivers"]),
         library("ApusNN", ["ApusCollectives"] + kernels),

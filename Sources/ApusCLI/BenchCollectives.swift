@@ -1,3 +1,4 @@
+import ApusCUDA
 import ApusCollectives
 import ApusTensor
 import ArgumentParser
@@ -13,6 +14,7 @@ struct BenchCollectives: ParsableCommand {
 
             Example:
               mpirun -n 4 apus bench collectives
+              mpirun -n 2 apus bench collectives --device cuda
               apus bench collectives --ranks 4 --sizes 64KiB 1MiB --only all-to-all --only "uneven all-to-all"
             """)
 
@@ -31,6 +33,9 @@ struct BenchCollectives: ParsableCommand {
         })
     var only: [CollectiveBench.Kind] = []
 
+    @Option(help: "Where the bytes are: cpu, or cuda, a GPU for each rank.")
+    var device = DeviceChoice.cpu
+
     @Option(help: "Ranks as threads of this process, when no launcher has started several (default: 2).")
     var ranks: Int?
 
@@ -46,6 +51,8 @@ struct BenchCollectives: ParsableCommand {
     func validate() throws {
         if let ranks, !(1...256).contains(ranks) { throw ValidationError("--ranks must lie in 1 ... 256") }
         guard (0...600).contains(seconds) else { throw ValidationError("--seconds must lie in 0 ... 600") }
+        if device == .automatic { throw ValidationError("--device is auto; name where the bytes are: cpu or cuda") }
+        if device == .cuda, ranks != nil { throw ValidationError("--ranks are threads, and each GPU is a process's") }
         if timeout < 1 { throw ValidationError("--timeout \(timeout): give at least one second") }
         for size in sizes where !(1...1 << 32).contains(size.value) {
             throw ValidationError("--sizes: \(size.value) bytes; a size is from 1 byte to 4 GiB")
@@ -57,6 +64,13 @@ struct BenchCollectives: ParsableCommand {
         let sizes = self.sizes.isEmpty ? CollectiveBench.usualSizes : self.sizes.map(\.value)
         let seconds = seconds
         try World.run(timeout: .seconds(timeout)) { world in
+            guard device == .cpu else {
+                let backend = try device.ranksGPU()
+                return try device.onGPUs(backend, over: world) { gpus in
+                    let results = try CUDAWorld.bench(of: gpus, on: backend).run(kinds, sizes: sizes, seconds: seconds)
+                    if world.rank == 0 { report(results, by: gpus.carrier ?? "copies on one GPU") }
+                }
+            }
             guard world.size == 1 else {
                 if ranks != nil {
                     let refusal = CommandError("--ranks is for a single process; \(world.size) were started already")
@@ -65,7 +79,7 @@ struct BenchCollectives: ParsableCommand {
                     try world.barrier()
                 }
                 let results = try CollectiveBench(of: world).run(kinds, sizes: sizes, seconds: seconds)
-                if world.rank == 0 { report(results, by: (world as? MPICollective)?.world.library ?? "ranks") }
+                if world.rank == 0 { report(results, by: world.carrier ?? "ranks") }
                 return
             }
             let results = try InProcess.run(ranks: ranks ?? 2, timeout: .seconds(timeout)) {

@@ -1,4 +1,5 @@
 import ApusCUDA
+import ApusCollectives
 import ApusKernels
 import ApusTensor
 import ArgumentParser
@@ -13,7 +14,7 @@ enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
     ///
     /// - Parameters:
     ///   - threads: Threads on the processor; one for each core by default.
-    ///   - memoryLimit: Most bytes of tensors; what the device has by default.
+    ///   - memoryLimit: Most bytes of tensors; what the device has by default, of a processor's a share for each rank.
     ///   - deterministic: See `CUDABackend`; nothing varies on the processor.
     func backend(
         threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false, deterministic: Bool = true
@@ -21,7 +22,8 @@ enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
         guard self != .cpu else { return processor(threads, memoryLimit, batchInvariant) }
         do {
             return try CUDABackend(
-                memoryLimit: memoryLimit, batchInvariant: batchInvariant, deterministic: deterministic)
+                ordinal: CUDADevice.ordinal(forProcess: World.rankOnThisMachine), memoryLimit: memoryLimit,
+                batchInvariant: batchInvariant, deterministic: deterministic)
         } catch let problem as LibraryProblem {
             guard self == .automatic else {
                 throw CommandError("--device cuda: \(problem); --device cpu computes without it")
@@ -36,6 +38,7 @@ enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
         // Without a limit the system would hand out more than there is, and kill the process when it is used.
         CPUBackend(
             threadCount: threads ?? ThreadPool.availableCores,
-            memoryLimit: memoryLimit ?? CachingAllocator.physicalMemory, batchInvariant: batchInvariant)
+            memoryLimit: memoryLimit ?? CachingAllocator.physicalMemory / World.ranksOnThisMachine,
+            batchInvariant: batchInvariant)
     }
 }

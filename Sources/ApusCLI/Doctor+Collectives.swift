@@ -1,3 +1,4 @@
+import ApusCUDA
 import ApusCollectives
 import ApusTensor
 import ArgumentParser
@@ -7,7 +8,7 @@ struct CollectiveOptions: ParsableArguments {
     @Flag(
         help: """
             Measure and check every collective operation over the ranks this is started with, and nothing else: \
-            mpirun -n 4 apus doctor --collectives.
+            mpirun -n 4 apus doctor --collectives; between GPUs with --device cuda.
             """)
     var collectives = false
 
@@ -42,31 +43,40 @@ extension Doctor {
         let options = collectiveOptions
         options.rehearse?.beforeJoining()
         let passes = try World.run(timeout: .seconds(options.timeout)) { world in
-            if let rehearsal = options.rehearse { try rehearse(rehearsal, on: world) }
-            let isPrinter = world.rank == 0
-            if isPrinter, !json { describe(world) }
-            // The largest is for its time: the messages of smaller ones go the same ways.
-            let sizes = skipSpeed ? Array(CollectiveCheck.usualSizes.dropLast()) : CollectiveCheck.usualSizes
-            let outcomes = try CollectiveCheck.run(on: world, sizes: sizes, seconds: skipSpeed ? 0 : 0.05)
-            if isPrinter { print(json ? "\(object(world, outcomes))" : text(outcomes)) }
-            return outcomes.allSatisfy(\.passes)
+            guard device == .cuda else { return try check(world) }
+            let backend = try device.ranksGPU()
+            return try device.onGPUs(backend, over: world) {
+                try check($0, at: CUDAWorld.place(on: backend, ranks: world.size))
+            }
         }
         if !passes { throw ExitCode.failure }
     }
 
+    /// Checks all operations of `world`, on tensors in `place`; rank 0 prints. Whether all are right.
+    private func check(_ world: any Collective, at place: TensorPlace? = nil) throws -> Bool {
+        if let rehearsal = collectiveOptions.rehearse { try rehearse(rehearsal, on: world, at: place) }
+        let isPrinter = world.rank == 0
+        if isPrinter, !json { describe(world) }
+        // The largest is for its time: the messages of smaller ones go the same ways.
+        let sizes = skipSpeed ? Array(CollectiveCheck.usualSizes.dropLast()) : CollectiveCheck.usualSizes
+        let outcomes = try CollectiveCheck.run(on: world, sizes: sizes, seconds: skipSpeed ? 0 : 0.05, at: place)
+        if isPrinter { print(json ? "\(object(world, outcomes))" : text(outcomes)) }
+        return outcomes.allSatisfy(\.passes)
+    }
+
     /// Ends in an error, whatever happens.
-    private func rehearse(_ rehearsal: Rehearsal, on world: any Collective) throws {
+    private func rehearse(_ rehearsal: Rehearsal, on world: any Collective, at place: TensorPlace?) throws {
         guard rehearsal.rank < world.size, world.size > 1 else {
             throw CommandError(
                 "--rehearse: there is no rank \(rehearsal.rank) among \(world.size) to fail while others wait; "
                     + "start more with mpirun -n N")
         }
-        try rehearsal.run(on: world)
+        try rehearsal.run(on: world, at: place)
         throw CommandError("--rehearse: the ranks ended as if nothing had happened")
     }
 
     private func describe(_ world: any Collective) {
-        let library = (world as? MPICollective)?.world.library
+        let library = world.carrier
         let note = world.size == 1 ? "; start it with mpirun -n N to try more" : ""
         print(table([["ranks", "\(world.size)\(note)"], ["messages by", library ?? "none"]], leftColumns: 2) + "\n")
     }
@@ -106,7 +116,7 @@ extension Doctor {
     }
 
     private func object(_ world: any Collective, _ outcomes: [CollectiveCheck.Outcome]) -> JSONText {
-        let library = (world as? MPICollective)?.world.library
+        let library = world.carrier
         return .object([
             ("ranks", .integer(world.size)), ("library", .optional(library) { .string($0) }),
             (

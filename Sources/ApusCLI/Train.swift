@@ -59,11 +59,15 @@ struct Train: ParsableCommand {
     /// This rank's part of the run. The first rank tells of it.
     private func train(_ recipe: Recipe, on world: any Collective) throws {
         let folder = out ?? "runs/\(recipeName)"
-        let sharing = World.ranksOnThisMachine
         let backend = try device.backend(
-            threads: recipe.training.threads ?? World.threadsPerRank,
-            memoryLimit: recipe.training.memoryLimit ?? (sharing > 1 ? CachingAllocator.physicalMemory / sharing : nil),
+            threads: recipe.training.threads ?? World.threadsPerRank, memoryLimit: recipe.training.memoryLimit,
             deterministic: recipe.training.deterministic)
+        try device.exchanging(backend, over: world) { try train(recipe, folder: folder, on: backend, $0) }
+    }
+
+    private func train(
+        _ recipe: Recipe, folder: String, on backend: any Backend, _ world: any Collective
+    ) throws {
         let resumes = resume || resumeOrBegin && !CheckpointFolder(run: folder).steps().isEmpty
         let training = try TrainingRun(recipe, folder: folder, resumes: resumes, backend: backend, world: world)
         let tells = world.rank == 0

@@ -17,6 +17,7 @@ struct VerifyLayout: ParsableCommand {
             Example:
               apus verify layout Recipes/quickstart.yaml --set data.path=book.txt --tensor 2 --expert 2 --data 2
               mpirun -n 4 apus verify layout recipe.yaml --tensor 2 --expert 2 --zero 2 --checkpointing
+              mpirun -n 2 apus verify layout recipe.yaml --expert 2 --data 2 --device cuda
             """)
 
     @Argument(help: "A recipe.")
@@ -46,13 +47,19 @@ struct VerifyLayout: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Communication-aware checkpointing (layout.keep_collectives).")
     var cac: Bool?
 
+    @Option(help: "Where the ranks compute: cpu, or cuda, a GPU for each, under mpirun.")
+    var device = DeviceChoice.cpu
+
     @Option(help: "Rows of the table: the worst parameters.")
     var rows = 10
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func validate() throws { try requireSizes(("rows", rows)) }
+    func validate() throws {
+        try requireSizes(("rows", rows))
+        if device == .automatic { throw ValidationError("--device is auto; name where to compute: cpu or cuda") }
+    }
 
     func run() throws {
         let settings = ["training.precision=f32"] + set + overrides
@@ -60,11 +67,23 @@ struct VerifyLayout: ParsableCommand {
         let agrees = try World.run(timeout: .seconds(recipe.parallel.timeout)) { world in
             // Ranks that are threads of this process have the cores between them.
             let threads = world.size > 1 ? recipe.training.threads ?? World.threadsPerRank : 1
-            let found = try LayoutVerification.run(recipe, on: world, threads: threads)
+            let found = try findings(of: recipe, on: world, threads: threads)
             if world.rank == 0 { Console.line(json ? "\(LayoutReport(found).object)" : LayoutReport(found).text(rows)) }
             return found.agrees
         }
         if !agrees { throw ExitCode.failure }
+    }
+
+    private func findings(of recipe: Recipe, on world: any Collective, threads: Int) throws -> LayoutFindings {
+        guard device == .cuda else { return try LayoutVerification.run(recipe, on: world, threads: threads) }
+        guard world.size > 1 else {
+            throw CommandError("--device cuda needs a process for each GPU; start them with mpirun -n N")
+        }
+        let backend = try device.backend(
+            threads: threads, memoryLimit: recipe.training.memoryLimit, deterministic: recipe.training.deterministic)
+        return try device.exchanging(backend, over: world) {
+            try LayoutVerification.run(recipe, on: $0, threads: threads, device: backend)
+        }
     }
 
     private var overrides: [String] {

@@ -86,6 +86,8 @@ public final class CUDABackend: Backend {
     /// - Throws: ``CUDAError``, also for what an earlier op did wrong.
     public func synchronize() throws { try queue.synchronize() }
 
+    public func wait(for event: Event) throws { try queue.wait(for: event) }
+
     /// Ops given from now on wait for the work that completes `tensor`.
     func wait(for tensor: Tensor) throws {
         if let ready = tensor.ready { try queue.wait(for: ready) }

@@ -80,7 +80,7 @@ public enum CollectiveOperation: Sendable {
     }
 
     /// Traps unless the tensors fit each other and a communicator of `size` ranks.
-    func check(rank: Int, size: Int) {
+    package func check(rank: Int, size: Int) {
         for tensor in [input, output].compactMap(\.self) {
             precondition(tensor.isContiguous, "a collective takes dense tensors")
         }
@@ -131,10 +131,15 @@ public enum CollectiveOperation: Sendable {
         // The CPU's stream runs inline, so waiting here is waiting in the order of the stream.
         try input?.ready?.wait()
         try output?.ready?.wait()
+        return pair(of: communicator.rank)
+    }
+
+    /// The two ranks that it is between when `rank` calls it; `nil` for an operation of all.
+    func pair(of rank: Int) -> Channel.Pair? {
         switch self {
-        case .send(_, let target): return Channel.Pair(source: communicator.rank, target: target)
-        case .receive(_, let source): return Channel.Pair(source: source, target: communicator.rank)
-        default: return nil
+        case .send(_, let target): Channel.Pair(source: rank, target: target)
+        case .receive(_, let source): Channel.Pair(source: source, target: rank)
+        default: nil
         }
     }
 }

@@ -19,9 +19,24 @@ public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, BlockSp
     /// Whether every row of a product or of attention has the same bits whatever else is in the batch: one kernel and
     /// one order of summation for every size.
     var isBatchInvariant: Bool { get }
+    /// Lets ops given from now on come after what `event` is the end of: on a device they wait there; where ops run as they
+    /// are given, the caller waits.
+    ///
+    /// - Throws: what the work has ended with, if that is known.
+    func wait(for event: Event) throws
 }
 
 extension Backend {
+    /// `tensor` without its ``Tensor/ready`` event: ops given from now on come after it.
+    ///
+    /// - Throws: as ``wait(for:)``.
+    public func arrived(_ tensor: consuming Tensor) throws -> Tensor {
+        guard let ready = tensor.ready else { return tensor }
+        try wait(for: ready)
+        tensor.ready = nil
+        return tensor
+    }
+
     /// A dense tensor with undefined contents.
     ///
     /// - Throws: ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``

@@ -81,6 +81,9 @@ extension Tensor {
 }
 
 extension Tensor {
-    /// Whether this value holds the only reference to its storage, so that its contents may be overwritten.
-    public mutating func isSoleOwnerOfStorage() -> Bool { isKnownUniquelyReferenced(&storage) }
+    /// Whether this value holds the only reference to its storage and no other stream uses it, so that its contents may be
+    /// overwritten.
+    public mutating func isSoleOwnerOfStorage() -> Bool {
+        isKnownUniquelyReferenced(&storage) && !storage.isInUseElsewhere
+    }
 }

@@ -103,7 +103,7 @@ import Testing
 
     @Test func `the phases of a step are timed, products beside their floor`() throws {
         let result = try CLI.run([
-            "bench", "train", "--preset", "tiny", "--batch", "1", "--sequence", "16", "--steps", "2", "--threads", "1",
+            "bench", "train", "--preset", "tiny", "--batch", "4", "--sequence", "64", "--steps", "2", "--threads", "1",
             "--phases", "--json",
         ])
         #expect(result.status == 0, "\(result.errors)")
@@ -117,7 +117,8 @@ import Testing
             phases.reduce(sum) { $0 + ($1[key] as? Double ?? .nan) }
         }
         let step = try #require(try result.object()["traced_step_seconds"] as? Double)
-        #expect(all > 0.5 * step && all <= step * (1 + 1e-9), "\(all) of \(step)")
+        // The system may take the processor away between two ops.
+        #expect(all > 0.25 * step && all <= step * (1 + 1e-9), "\(all) of \(step)")
     }
 
     @Test(arguments: [

@@ -28,6 +28,21 @@ public struct CUDADevice: Sendable {
         return Int(count)
     }
 
+    /// The ordinal of the device that the process at `place` among those on this machine is to use: its own of those that
+    /// the driver shows, or the only one where each process is shown another.
+    ///
+    /// - Throws: ``LibraryProblem`` where there are fewer devices than processes; ``CUDAError``.
+    public static func ordinal(forProcess place: Int) throws -> Int {
+        try ordinal(forProcess: place, of: CUDADevice.count(CUDADriver.shared.get()))
+    }
+
+    static func ordinal(forProcess place: Int, of count: Int) throws(LibraryProblem) -> Int {
+        if count == 1 { return 0 }
+        guard count > 0 else { throw LibraryProblem.noDevice }
+        guard place < count else { throw LibraryProblem.noSuchDevice(ordinal: place, count: count) }
+        return place
+    }
+
     /// Looks at the device of an ordinal.
     ///
     /// - Throws: ``LibraryProblem`` where there is none, or none recent enough; ``CUDAError``.

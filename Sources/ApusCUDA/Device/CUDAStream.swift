@@ -7,12 +7,16 @@ final class CUDAStream: @unchecked Sendable {
     let context: CUDAContext
     let handle: apus_cu_stream
 
-    init(_ context: CUDAContext) throws(CUDAError) {
+    /// A stream; where the device has not room for everybody at once, one that `isUrgent` comes first.
+    init(_ context: CUDAContext, isUrgent: Bool = false) throws(CUDAError) {
         self.context = context
         try context.makeCurrent()
         var stream: apus_cu_stream?
+        let functions = context.driver.functions
         try context.driver.check(
-            context.driver.functions.stream_create(&stream, APUS_CU_STREAM_NON_BLOCKING), "cuStreamCreate")
+            isUrgent
+                ? functions.stream_create_urgent(&stream, APUS_CU_STREAM_NON_BLOCKING, APUS_CU_PRIORITY_HIGHEST)
+                : functions.stream_create(&stream, APUS_CU_STREAM_NON_BLOCKING), "cuStreamCreate")
         guard let stream else { preconditionFailure("cuStreamCreate made no stream") }
         handle = stream
     }
@@ -24,9 +28,16 @@ final class CUDAStream: @unchecked Sendable {
 
     /// Work given from now on waits for `event`: on the device where the event is the device's, else on the host.
     func wait(for event: Event) throws {
-        guard let work = event.work as? CUDAEvent else { return try event.wait() }
+        if let mark = event.work as? CUDAEvent { return try wait(for: mark) }
+        guard let work = event.work as? NCCLWork else { return try event.wait() }
+        try wait(for: work.mark())
+        work.noteWait(of: self)
+    }
+
+    /// Work given from now on waits, on the device, for another stream to come past `mark`.
+    func wait(for mark: CUDAEvent) throws(CUDAError) {
         try context.driver.check(
-            context.driver.functions.stream_wait_event(handle, work.handle, 0), "cuStreamWaitEvent")
+            context.driver.functions.stream_wait_event(handle, mark.handle, 0), "cuStreamWaitEvent")
     }
 
     /// Copies bytes within the device.

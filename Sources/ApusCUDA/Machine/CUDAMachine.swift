@@ -13,6 +13,8 @@ public struct CUDAMachine: Sendable {
     public let products: Found
     /// cuDNN, whose attention is used where it is there, unless `APUS_ATTENTION` is `own`.
     public let attention: Found
+    /// NCCL, by which several GPUs exchange tensors; one alone does without.
+    public let exchanges: Found
 
     /// Looks for the libraries.
     public init() {
@@ -31,11 +33,14 @@ public struct CUDAMachine: Sendable {
             try AttentionLibrary.loader.check(version)
             return version
         }
+        exchanges = NCCLLibrary.shared.map(\.version)
     }
 
     /// The libraries by name, in the order in which they are needed.
     public var libraries: [(name: String, found: Found)] {
-        [("driver", driver), ("NVRTC", compiler), ("cuBLASLt", products), ("cuDNN", attention)]
+        [
+            ("driver", driver), ("NVRTC", compiler), ("cuBLASLt", products), ("cuDNN", attention), ("NCCL", exchanges),
+        ]
     }
 }
 

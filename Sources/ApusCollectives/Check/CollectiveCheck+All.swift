@@ -1,12 +1,13 @@
 import ApusTensor
 
 extension CollectiveCheck {
-    /// The checks that a communicator of `size` ranks can run.
-    static func all(size: Int) -> [CollectiveCheck] {
-        let reductions = [
-            reduceScatter(.f32, .sum), reduceScatter(.bf16, .sum), allReduce(.f32, .sum), allReduce(.bf16, .sum),
-            allReduce(.i32, .sum), allReduce(.f32, .max), rankOrder(.f32), rankOrder(.bf16),
-        ]
+    /// The checks that a communicator of `size` ranks can run; `inRankOrder` with those of the order of sums.
+    static func all(size: Int, inRankOrder: Bool = true) -> [CollectiveCheck] {
+        let reductions =
+            [
+                reduceScatter(.f32, .sum), reduceScatter(.bf16, .sum), allReduce(.f32, .sum), allReduce(.bf16, .sum),
+                allReduce(.i32, .sum), allReduce(.f32, .max),
+            ] + (inRankOrder ? [rankOrder(.f32), rankOrder(.bf16)] : [])
         let movements = [allGather, broadcast, allToAll, unevenAllToAll]
         return reductions + movements + (size > 1 ? [ring] : []) + [barrier]
     }

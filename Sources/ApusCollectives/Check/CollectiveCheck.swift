@@ -57,38 +57,41 @@ public struct CollectiveCheck: Sendable {
     ///   - collective: The ranks to try.
     ///   - sizes: Bytes of each operation; barriers and the like come once.
     ///   - seconds: About how long to repeat each operation for its time.
+    ///   - place: Where the tensors are; `nil` for host memory, by which the ranks agree in any case.
     ///   - report: Called with each outcome as soon as it is known.
     /// - Returns: All outcomes, the same on every rank.
     /// - Throws: ``CollectiveError``, ``TensorError/outOfMemory(requested:purpose:statistics:limit:)``.
     public static func run(
-        on collective: any Collective, sizes: [Int] = usualSizes, seconds: Double = 0.05,
+        on collective: any Collective, sizes: [Int] = usualSizes, seconds: Double = 0.05, at place: TensorPlace? = nil,
         report: (Outcome) -> Void = { _ in }
     ) throws -> [Outcome] {
         let memory = CachingAllocator()
+        let place = place ?? .host
         var outcomes: [Outcome] = []
-        for check in all(size: collective.size) {
+        for check in all(size: collective.size, inRankOrder: place.addsInRankOrder) {
             for size in check.name == "barrier" ? [0] : sizes {
-                let outcome = try check.run(on: collective, memory, byteCount: size, seconds: seconds)
+                let outcome = try check.run(on: collective, memory, place, byteCount: size, seconds: seconds)
                 report(outcome)
                 outcomes.append(outcome)
             }
         }
-        let together = try manyAtOnce(on: collective, memory)
+        let together = try manyAtOnce(on: collective, memory, place)
         report(together)
         return outcomes + [together]
     }
 
     private func run(
-        on collective: any Collective, _ memory: CachingAllocator, byteCount: Int, seconds: Double
+        on collective: any Collective, _ memory: CachingAllocator, _ place: TensorPlace, byteCount: Int, seconds: Double
     ) throws -> Outcome {
         let trial = try make(Seat(rank: collective.rank, size: collective.size), memory, byteCount)
+        let (operations, result) = try place.moved(trial.operations, trial.output)
         let perform = {
-            let events = try trial.operations.map { try collective.start($0, after: .cpu, layer: nil) }
+            let events = try operations.map { try collective.start($0, after: place.stream, layer: nil) }
             for event in events { try event.wait() }
         }
         try perform()
         var wrong = 0
-        if let output = trial.output {
+        if let output = try result.map(place.fetch) {
             for (index, value) in output.checkedNumbers.enumerated() where value != trial.expected(index) { wrong += 1 }
         }
         // The number of repetitions must be the same on every rank: the first one's time, on the slowest, gives it.

@@ -47,10 +47,11 @@ public struct Rehearsal: Sendable, Equatable {
 
     /// Makes calls until the rank fails, and one more on all others, which cannot succeed.
     ///
+    /// - Parameter place: Where the calls' tensor is; `nil` for host memory.
     /// - Throws: ``CollectiveError`` on the other ranks, ``Failure`` on one that throws.
-    public func run(on world: any Collective) throws {
+    public func run(on world: any Collective, at place: TensorPlace? = nil) throws {
         let memory = CachingAllocator()
-        let tensor = try memory.tensor([Float](repeating: 1, count: 1024), Shape(1024))
+        let tensor = try (place ?? .host).put(memory.tensor([Float](repeating: 1, count: 1024), Shape(1024)))
         let part = try world.split(name: "data", color: 0)
         for layer in 0..<3 { try part?.allReduce(tensor, into: tensor, layer: layer) }
         if world.rank == rank {

@@ -1,11 +1,12 @@
 import Glibc
 
 /// Lets one thread sleep until a time, or until another thread rings.
-final class Alarm: Sendable {
+package final class Alarm: Sendable {
     private let readEnd: Int32
     private let writeEnd: Int32
 
-    init() {
+    /// An alarm that has not rung.
+    package init() {
         var ends: [Int32] = [-1, -1]
         let status = pipe(&ends)
         precondition(status == 0, "the system refused a pipe: errno \(errno)")
@@ -23,7 +24,7 @@ final class Alarm: Sendable {
     }
 
     /// Ends the sleep under way, or the next one.
-    func ring() {
+    package func ring() {
         var byte: UInt8 = 1
         // A full pipe rings already.
         _ = write(writeEnd, &byte, 1)
@@ -39,7 +40,7 @@ final class Alarm: Sendable {
     }
 
     /// Sleeps until `time`, without end for `nil`, and may return early.
-    func sleep(until time: ContinuousClock.Instant?) {
+    package func sleep(until time: ContinuousClock.Instant?) {
         var milliseconds: Int32 = -1
         if let time {
             let (seconds, attoseconds) = max(ContinuousClock.now.duration(to: time), .zero).components

@@ -1,10 +1,11 @@
 import Glibc
 
 /// A thread of the system that runs one closure.
-struct RankThread: Sendable {
+package struct RankThread: Sendable {
     private let thread: pthread_t
 
-    init(_ body: @escaping @Sendable () -> Void) {
+    /// Starts `body` on a thread of its own, which is to be joined or detached.
+    package init(_ body: @escaping @Sendable () -> Void) {
         var thread = pthread_t()
         let status = pthread_create(
             &thread, nil,
@@ -17,10 +18,11 @@ struct RankThread: Sendable {
         self.thread = thread
     }
 
-    func join() { pthread_join(thread, nil) }
+    /// Waits for its end.
+    package func join() { pthread_join(thread, nil) }
 
     /// Leaves the thread to itself.
-    func detach() { pthread_detach(thread) }
+    package func detach() { pthread_detach(thread) }
 
     private final class Body: Sendable {
         let run: @Sendable () -> Void

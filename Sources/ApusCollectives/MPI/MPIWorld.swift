@@ -103,6 +103,27 @@ extension MPIWorld {
     public var straggler: StragglerReport? { watchdog.withLock { $0 }?.straggler }
 }
 
+// Calls that a device's library carries out.
+extension MPIWorld: CallWatch {
+    func note(
+        _ call: CollectiveCall, timeout: Duration, members: [Int],
+        fail: @escaping @Sendable (CollectiveError) -> Void
+    ) throws(CollectiveError) -> Int {
+        let outcome = state.withLock { state -> Result<Int, CollectiveError> in
+            if let failure = state.failure {
+                return .failure(.aborted(communicator: call.channel.communicator, reason: failure.cause))
+            }
+            return .success(state.log.note(call, timeout: timeout, members: members, fail: fail))
+        }
+        return try outcome.get()
+    }
+
+    func complete(_ identity: Int) -> Bool { state.withLock { $0.log.complete(identity, isCounted: false) } }
+
+    /// Rank 0's judge, which knows who is missing.
+    var findsLateCalls: Bool { attached != nil }
+}
+
 // The progress thread's side.
 extension MPIWorld {
     /// What has been submitted since the last time; `nil` when the world has ended and MPI must not be called again.

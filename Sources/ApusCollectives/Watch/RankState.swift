@@ -60,9 +60,11 @@ struct CallLog {
         return nextIdentity
     }
 
-    /// Notes the end of a call; `false` when it has been failed before.
-    mutating func complete(_ identity: Int) -> Bool {
+    /// Notes the end of a call; `false` when it has been failed before. What a device does behind its other work is not
+    /// counted: its time is no wait for other ranks.
+    mutating func complete(_ identity: Int, isCounted: Bool = true) -> Bool {
         guard let entry = pending.removeValue(forKey: identity) else { return false }
+        guard isCounted else { return true }
         state.completed += 1
         state.waited += entry.call.time.duration(to: .now)
         return true

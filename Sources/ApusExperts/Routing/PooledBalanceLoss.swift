@@ -30,7 +30,7 @@ public enum PooledBalanceLoss {
             if let layer = routing.choiceCounts { try backend.add(counts, layer, into: counts) }
         }
         if let ranks, ranks.size > 1 {
-            try ranks.startAllReduce(both, into: both, after: backend.stream).ready?.wait()
+            _ = try backend.arrived(ranks.startAllReduce(both, into: both, after: backend.stream))
         }
         // The op divides counts by their sum and F is counts by pairs: K times as much, on average over layers.
         let layers = Float(routings.count)

@@ -50,6 +50,9 @@ public final class CPUBackend: Backend {
         isBatchInvariant = other.isBatchInvariant
     }
 
+    /// See ``Backend/wait(for:)``.
+    public func wait(for event: Event) throws { try event.wait() }
+
     /// Scratch memory for one op, `bytesPerThread` for each thread of the pool, a cache line apart.
     func workspace(bytesPerThread: Int) throws -> Workspace {
         let stride = (bytesPerThread + 63) / 64 * 64

@@ -43,10 +43,8 @@ public struct GradientFlow {
 extension Backend {
     /// `left + right`, in the storage of whichever nobody else holds, in a new one when both are shared.
     func sumOfGradients(_ left: consuming Tensor, _ right: consuming Tensor) throws -> Tensor {
-        try left.ready?.wait()
-        try right.ready?.wait()
-        var target = left
-        var source = right
+        var target = try arrived(consume left)
+        var source = try arrived(consume right)
         if !target.isSoleOwnerOfStorage() && source.isSoleOwnerOfStorage() { swap(&target, &source) }
         if !target.isSoleOwnerOfStorage() {
             let sum = try allocator.empty(target.shape, target.dtype, .activations)
@@ -59,8 +57,7 @@ extension Backend {
 
     /// `tensor` itself when nobody else holds its storage, else a copy: what may be written in place.
     public func exclusive(_ tensor: consuming Tensor) throws -> Tensor {
-        try tensor.ready?.wait()
-        var owned = tensor
+        var owned = try arrived(consume tensor)
         if owned.isSoleOwnerOfStorage() { return owned }
         let copy = try allocator.empty(owned.shape, owned.dtype, .activations)
         try self.copy(owned, into: copy)

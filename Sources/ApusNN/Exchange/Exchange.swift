@@ -33,16 +33,18 @@ extension Tape {
         mirror: @escaping (_ dy: Tensor, _ backend: any Backend) throws -> Tensor
     ) throws -> Exchange {
         let result = try kind.map { try keeping($0, start) } ?? start()
-        guard isRecording, x.needsGradient else { return Exchange { .constant(try result.completed()) } }
+        guard isRecording, x.needsGradient else {
+            return Exchange { [backend] in .constant(try backend.arrived(result)) }
+        }
         let source = GradientSlot(of: x)
         let pending = record("\(name) start", kind: .start, inputs: [x], outputs: [result], runsAlways: true) { flow in
             guard let dx = flow.takeOutput() else { return }
-            try flow.accumulate(dx.completed(), into: source)
+            try flow.accumulate(flow.backend.arrived(dx), into: source)
         }[0]
         let arriving = GradientSlot(of: pending, shape: x.shape)
         let (shape, dtype) = (result.shape, result.dtype)
         return Exchange { [self] in
-            let y = try pending.tensor.completed()
+            let y = try backend.arrived(pending.tensor)
             return record("\(name) finish", kind: .finish, inputs: [pending], outputs: [y], runsAlways: true) { flow in
                 let dy = try flow.takeOutput()?.dense(flow.backend) ?? flow.backend.zeros(shape, dtype)
                 try flow.accumulate(mirror(dy, flow.backend), into: arriving)
@@ -52,15 +54,6 @@ extension Tape {
 }
 
 extension Tensor {
-    /// The tensor without its event, after waiting for it where streams run inline; a device's streams wait themselves.
-    func completed() throws -> Tensor {
-        guard device == .cpu, let ready else { return self }
-        try ready.wait()
-        var tensor = self
-        tensor.ready = nil
-        return tensor
-    }
-
     /// The tensor itself when its rows follow each other without gaps, else a copy in which they do.
     func dense(_ backend: any Backend) throws -> Tensor {
         if isContiguous { return self }

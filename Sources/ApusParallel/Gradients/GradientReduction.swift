@@ -8,7 +8,7 @@ import ApusTensor
 /// 1. ``begin()`` before a backward pass after which gradients are to be whole sums.
 /// 2. ``complete(from:)`` when backward has gone through the parameters from some place on: the exchange of each part
 ///    that is complete starts, and runs while backward computes the layers before.
-/// 3. ``finish()`` after it: starts the rest, and waits.
+/// 3. ``finish()`` after it: starts the rest, and lets what follows wait.
 ///
 /// A part whose tensor-parallel ranks have partial gradients is summed over these first. Without ZeRO the sum is an
 /// all-reduce in place; with it a reduce-scatter of which each rank keeps its share (``GradientPart/keepOwn(_:)``).
@@ -76,17 +76,14 @@ public final class GradientReduction {
         }
     }
 
-    /// Starts the exchanges that are left and waits for all.
+    /// Starts the exchanges that are left; what follows comes after all.
     ///
     /// - Throws: ``CollectiveError``, ``TensorError``.
     public func finish() throws {
         try complete(from: 0)
         for exchange in underWay {
-            try exchange.sum.ready?.wait()
-            guard exchange.isShare else { continue }
-            var sum = exchange.sum
-            sum.ready = nil
-            try exchange.part.keepOwn(sum)
+            let sum = try backend.arrived(exchange.sum)
+            if exchange.isShare { try exchange.part.keepOwn(sum) }
         }
         underWay = []
     }

@@ -4,8 +4,8 @@ public import ApusNN
 public import ApusTensor
 
 extension ParallelGroups {
-    /// Collects the weights of which each rank has stepped its share (ZeRO-1, Rajbhandari et al. 2020, section 5.1), and
-    /// waits for them.
+    /// Collects the weights of which each rank has stepped its share (ZeRO-1, Rajbhandari et al. 2020, section 5.1);
+    /// ops given from now on come after that.
     ///
     /// - Throws: ``CollectiveError``, ``TensorError``.
     public func collectWeights(of store: ParameterStore, backend: any Backend) throws {
@@ -22,7 +22,7 @@ extension ParallelGroups {
                         layer: store.parameters[part.firstParameter].layer))
             }
         }
-        for weights in underWay { try weights.ready?.wait() }
+        for weights in underWay { _ = try backend.arrived(weights) }
     }
 
     /// The gradients whose squares this rank adds to the norm's sum: each element of the model's gradient is counted on one

@@ -88,9 +88,7 @@ public struct VocabularyParallelLoss: LossLayer {
         let all = try backend.zeros(Shape(x.shape[0], vocabulary), .f32)
         let own = try local.logits(x, backend)
         try backend.copy(own, into: all.columns(group.ownShare(ofVocabulary: vocabulary)))
-        let sum = try group.startAllReduce(all, into: all, after: backend.stream)
-        try sum.ready?.wait()
-        return all
+        return try backend.arrived(group.startAllReduce(all, into: all, after: backend.stream))
     }
 
     /// Where each target is.
@@ -138,7 +136,7 @@ public struct VocabularyParallelLoss: LossLayer {
         try backend.copy(ownLog.reshaped(tokens, 1), into: table.columns(group.rank..<group.rank + 1))
         try backend.gatherRows(
             ownLoss.reshaped(tokens, 1), index: places.own, scale: nil, into: table.columns(ranks..<ranks + 1))
-        let all = try group.startAllReduce(table, into: table, after: backend.stream)
+        let all = try backend.arrived(group.startAllReduce(table, into: table, after: backend.stream))
         let perToken = try backend.empty(Shape(tokens), .f32)
         let logSumExp = try backend.empty(Shape(tokens), .f32)
         try backend.crossEntropy(

@@ -34,10 +34,20 @@ public final class Storage: @unchecked Sendable {
     }
 
     /// Keeps the block from being handed out again before `use`, work on another stream than the one that computes.
-    public func keep(until use: Event) { uses.withLock { $0.append(use) } }
+    public func keep(until use: Event) {
+        uses.withLock { uses in
+            // A block that lives long, as gradients do, is used by ever new work.
+            uses.removeAll(where: \.isBehind)
+            uses.append(use)
+        }
+    }
+
+    /// Whether work on another stream, for which ``keep(until:)`` was called, is under way and the compute stream does not
+    /// wait for it.
+    var isInUseElsewhere: Bool { uses.withLock { !$0.allSatisfy(\.isBehind) } }
 
     deinit {
-        let uses = uses.withLock { $0 }
+        let uses = uses.withLock { uses in uses.filter { !$0.isBehind } }
         allocator.reclaim(pointer, byteCount: byteCount, purpose: purpose, uses: uses, reserve: reserve)
     }
 }

@@ -9,6 +9,14 @@ public protocol DeviceWork: Sendable {
     ///
     /// - Throws: the error that it ended with.
     func wait() throws
+    /// Whether what the device's compute stream is given from now on comes after it: it is over, or that stream waits for
+    /// it already.
+    var isBehind: Bool { get }
+}
+
+extension DeviceWork {
+    /// Whether it is over.
+    public var isBehind: Bool { isComplete }
 }
 
 /// The completion of work that was started and runs elsewhere: waiting for it waits for that work alone.
@@ -52,6 +60,9 @@ public final class Event: @unchecked Sendable {
         defer { pthread_mutex_unlock(&mutex) }
         return outcome != nil
     }
+
+    /// Whether whoever gets the work's memory next, on the stream that computes, comes after it.
+    var isBehind: Bool { work?.isBehind ?? isComplete }
 
     /// Announces the end of the work and wakes whoever waits.
     public func signal(_ result: Result<Void, any Error> = .success(())) {

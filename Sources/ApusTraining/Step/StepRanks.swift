@@ -88,7 +88,7 @@ public final class StepRanks {
         let sums = try [numbers, loads].filter { $0.count > 0 }.map {
             try groups.world.startAllReduce($0, into: $0, after: backend.stream)
         }
-        for sum in sums { try sum.ready?.wait() }
+        for sum in sums { _ = try backend.arrived(sum) }
         return totals
     }
 }

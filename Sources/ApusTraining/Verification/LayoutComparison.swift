@@ -1,7 +1,7 @@
 import ApusCollectives
 import ApusData
 import ApusExperts
-import ApusKernels
+public import ApusKernels
 import ApusModels
 import ApusNN
 public import ApusParallel
@@ -26,14 +26,19 @@ public struct LayoutComparison {
 
     /// A comparison of the layout of `groups` with `reference`, which is that of the same recipe and batches.
     ///
-    /// - Parameter recipe: The recipe with the layout's keys.
-    public init(_ recipe: Recipe, reference: LayoutReference, over groups: ParallelGroups, threads: Int) {
+    /// - Parameters:
+    ///   - recipe: The recipe with the layout's keys.
+    ///   - device: Where it runs, as the reference did; `nil` for the processor, on `threads`.
+    public init(
+        _ recipe: Recipe, reference: LayoutReference, over groups: ParallelGroups, threads: Int,
+        on device: (any Backend)? = nil
+    ) {
         var recipe = recipe
         recipe.training.optimizer.epsilon = reference.recipe.training.optimizer.epsilon
         self.recipe = recipe
         self.reference = reference
         self.groups = groups
-        runs = LayoutRun(batches: reference.batches, threads: threads, groups: groups)
+        runs = LayoutRun(batches: reference.batches, threads: threads, device: device, groups: groups)
     }
 
     /// Runs it; every rank takes part and is given the same findings.
@@ -54,20 +59,20 @@ public struct LayoutComparison {
         }
         let loss = try runs.accumulate(first, step: 1, routing: replay(reference.descent, 1))
         note("descent", 1, loss, reference.descent.losses[0])
-        let gradients = try compare(first.model.store.gradientPieces(), with: reference.gradients)
+        let gradients = try compare(first.model.store.gradientPieces(), first.backend, with: reference.gradients)
         try runs.descend(first, rate: reference.descentRate)
         for step in 2...LayoutReference.steps {
             let loss = try runs.accumulate(first, step: step, routing: replay(reference.descent, step))
             note("descent", step, loss, reference.descent.losses[step - 1])
             try runs.descend(first, rate: reference.descentRate)
         }
-        let descended = try compare(first.model.store.weightPieces(), with: reference.descent.weights)
+        let descended = try compare(first.model.store.weightPieces(), first.backend, with: reference.descent.weights)
         let second = try runs.start(recipe)
         for step in 1...LayoutReference.steps {
             let loss = try runs.step(second, step: step, routing: replay(reference.adamW, step))
             note("AdamW", step, loss, reference.adamW.losses[step - 1])
         }
-        let stepped = try compare(second.model.store.weightPieces(), with: reference.adamW.weights)
+        let stepped = try compare(second.model.store.weightPieces(), second.backend, with: reference.adamW.weights)
         return LayoutFindings(
             layout: groups.layout,
             precision: recipe.training.precision,
@@ -105,7 +110,7 @@ public struct LayoutComparison {
     /// The norm of the difference of each parameter, in the order of names: over all ranks, each element as often as it
     /// is held. Infinite where something is no number, or where part of a parameter is held by nobody.
     private func compare(
-        _ pieces: [ParameterStore.Piece], with expected: [String: [Float]]
+        _ pieces: [ParameterStore.Piece], _ backend: any Backend, with expected: [String: [Float]]
     ) throws -> [Double] {
         let names = reference.names
         let places = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
@@ -113,7 +118,7 @@ public struct LayoutComparison {
         var held = Array(repeating: 0, count: names.count)
         for piece in pieces {
             guard let place = places[piece.parameter.name], let whole = expected[piece.parameter.name] else { continue }
-            let values = piece.tensor.floats()
+            let values = try backend.floats(piece.tensor)
             for run in piece.parameter.runs(of: piece.elements) {
                 for index in 0..<run.held.count {
                     let found = values[run.held.lowerBound - piece.elements.lowerBound + index]
@@ -148,8 +153,9 @@ public struct LayoutComparison {
         var differing: [[Int]] = []
         for (sequences, trace) in traces {
             for (layer, decision) in trace.recorded {
-                guard let (expected, first) = expectedIDs(layer, sequences, length: length) else { continue }
-                let found = decision.ids.array(of: Int32.self)
+                guard let (expected, first) = try expectedIDs(layer, sequences, length: length, free.backend)
+                else { continue }
+                let found = try free.backend.array(decision.ids, of: Int32.self)
                 let choices = decision.choices
                 let scores = trace.scores[layer]
                 for token in 0..<decision.tokenCount {
@@ -160,7 +166,7 @@ public struct LayoutComparison {
                     guard !gained.isEmpty else { continue }
                     let lost = Set(other).subtracting(own)
                     // Without scores nothing excuses the difference.
-                    let row = scores.map { $0[token..<token + 1].floats() }
+                    let row = try scores.map { try free.backend.floats($0[token..<token + 1]) }
                     let gap =
                         row.map { row in self.gap(gained.map { row[Int($0)] }, lost.map { row[Int($0)] }) }
                         ?? Float.infinity
@@ -174,12 +180,14 @@ public struct LayoutComparison {
     }
 
     /// The one-rank run's choices of a layer for the tokens of `sequences`, and where they begin.
-    private func expectedIDs(_ layer: Int, _ sequences: Range<Int>, length: Int) -> ([Int32], first: Int)? {
+    private func expectedIDs(
+        _ layer: Int, _ sequences: Range<Int>, length: Int, _ backend: any Backend
+    ) throws -> ([Int32], first: Int)? {
         let passes = reference.descent.routing[0]
         guard let pass = passes.first(where: { $0.key.clamped(to: sequences) == sequences }),
             let decision = pass.value[layer]
         else { return nil }
-        return (decision.ids.array(of: Int32.self), (sequences.lowerBound - pass.key.lowerBound) * length)
+        return (try backend.array(decision.ids, of: Int32.self), (sequences.lowerBound - pass.key.lowerBound) * length)
     }
 
     private func gap(_ gained: [Float], _ lost: [Float]) -> Float {

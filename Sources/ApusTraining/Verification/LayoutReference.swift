@@ -1,6 +1,6 @@
 public import ApusData
 import ApusExperts
-import ApusKernels
+public import ApusKernels
 import ApusModels
 import ApusNN
 import ApusOptim
@@ -44,15 +44,18 @@ public struct LayoutReference: Sendable {
     /// Passes are as large as those of the layout's ranks, so that the routing of one can be replayed in the other; with a
     /// pooled balance loss, which has no passes, the whole batch is one.
     ///
+    /// - Parameter device: Where it runs; `nil` for the processor, on `threads`.
     /// - Throws: ``NonFiniteError``, ``TensorError``.
-    public init(_ recipe: Recipe, for layout: Layout, batches: [TokenBatch], threads: Int) throws {
+    public init(
+        _ recipe: Recipe, for layout: Layout, batches: [TokenBatch], threads: Int, on device: (any Backend)? = nil
+    ) throws {
         var recipe = recipe
         let size = min(recipe.training.microBatch, recipe.training.batch / layout.data)
         let layers = recipe.model.feedForward.indices.compactMap { recipe.model.moe(layer: $0) }
         let isPooled = layers.contains { $0.losses.scope == .pooled }
         recipe.training.microBatch = isPooled ? recipe.training.batch : size
         self.batches = batches
-        let single = LayoutRun(batches: batches, threads: threads)
+        let single = LayoutRun(batches: batches, threads: threads, device: device)
         let first = try single.start(recipe)
         let start = try first.weightValues()
         var descent = Run()

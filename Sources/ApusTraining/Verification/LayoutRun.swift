@@ -11,11 +11,13 @@ import ApusTensor
 struct LayoutRun {
     let batches: [TokenBatch]
     let threads: Int
+    /// Where it runs; `nil` for the processor.
+    var device: (any Backend)?
     var groups: ParallelGroups?
 
     /// The model and its optimizer at their beginning.
     func start(_ recipe: Recipe) throws -> TrainStep {
-        try TrainStep(recipe, over: groups, backend: CPUBackend(threadCount: threads))
+        try TrainStep(recipe, over: groups, backend: device ?? CPUBackend(threadCount: threads))
     }
 
     /// The gradients of a step, from zero, with its routing recorded: those of the parameters that are here as a whole.
@@ -26,7 +28,9 @@ struct LayoutRun {
         run.losses.append(try accumulate(trainStep, step: step) { traces[$0] })
         run.routing.append(traces.mapValues(\.recorded))
         return Dictionary(
-            try trainStep.model.store.gradientPieces().map { ($0.parameter.name, $0.tensor.floats()) }
+            try trainStep.model.store.gradientPieces().map {
+                ($0.parameter.name, try trainStep.backend.floats($0.tensor))
+            }
         ) { first, _ in first }
     }
 
@@ -39,10 +43,10 @@ struct LayoutRun {
         let (losses, pooled) = try trainStep.accumulate(
             step: step, sequenceLength: length(trainStep), report: report, trace: nil, routing: routing,
             read: reader(trainStep, step))
-        let own = losses.reduce(0) { $0 + $1.floats()[0] }
+        let own = try losses.reduce(0) { $0 + (try trainStep.backend.floats($1)[0]) }
         guard let ranks = trainStep.ranks else { return own }
         let loss = try trainStep.backend.tensor([own], Shape(1))
-        return try ranks.totals(loss: loss, pooled: pooled, report).loss.floats()[0]
+        return try trainStep.backend.floats(ranks.totals(loss: loss, pooled: pooled, report).loss)[0]
     }
 
     /// `weights -= rate * gradient`.
@@ -93,7 +97,7 @@ extension TrainStep {
     /// The weights of parameters that are here as a whole, by name.
     func weightValues() throws -> [String: [Float]] {
         Dictionary(
-            model.store.weightPieces().map { ($0.parameter.name, $0.tensor.floats()) }
+            try model.store.weightPieces().map { ($0.parameter.name, try backend.floats($0.tensor)) }
         ) { first, _ in first }
     }
 }

@@ -8,6 +8,7 @@
 #include "apus_cudnn.h"
 #include "apus_library.h"
 #include "apus_mpi.h"
+#include "apus_nccl.h"
 #include "apus_nvrtc.h"
 
 #endif

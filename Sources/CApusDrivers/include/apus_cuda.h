@@ -38,6 +38,8 @@ typedef struct apus_cu_graph_runnable_object *apus_cu_graph_runnable;
 
 /* Flags. */
 #define APUS_CU_STREAM_NON_BLOCKING 1u
+/* Lower comes first; the driver raises it to the lowest number that it has. */
+#define APUS_CU_PRIORITY_HIGHEST (-1000)
 #define APUS_CU_EVENT_DEFAULT 0u
 #define APUS_CU_EVENT_DISABLE_TIMING 2u
 #define APUS_CU_CAPTURE_RELAXED 2
@@ -79,6 +81,8 @@ typedef struct {
     F(copy, cuMemcpyDtoDAsync_v2,                                                                                      \
       (apus_cu_address target, apus_cu_address source, size_t bytes, apus_cu_stream _Nonnull stream))                  \
     F(stream_create, cuStreamCreate, (apus_cu_stream _Nullable *_Nonnull stream, unsigned flags))                      \
+    F(stream_create_urgent, cuStreamCreateWithPriority,                                                                \
+      (apus_cu_stream _Nullable *_Nonnull stream, unsigned flags, int priority))                                       \
     F(stream_destroy, cuStreamDestroy_v2, (apus_cu_stream _Nonnull stream))                                            \
     F(stream_synchronize, cuStreamSynchronize, (apus_cu_stream _Nonnull stream))                                       \
     F(stream_wait_event, cuStreamWaitEvent,                                                                            \

@@ -90,6 +90,10 @@ extension FakeDriver {
                 stream.pointee = FakeDriver.handle()
                 return 0
             },
+            stream_create_urgent: { stream, _, priority in
+                stream.pointee = FakeDriver.handle()
+                return FakeDriver.note("stream_create_urgent \(priority)")
+            },
             stream_destroy: { _ in FakeDriver.note("stream_destroy") },
             stream_synchronize: { _ in
                 FakeDriver.note("stream_synchronize") { state in

@@ -66,6 +66,8 @@ final class FaultyBackend: Backend {
     var stream: Stream { inner.stream }
     var isBatchInvariant: Bool { inner.isBatchInvariant }
 
+    func wait(for event: Event) throws { try inner.wait(for: event) }
+
     // Transfers carry what checks draw and read: a wrong index would be followed, so they are not spoiled.
     func upload(_ bytes: UnsafeRawBufferPointer, into target: Tensor) throws {
         try inner.upload(bytes, into: target)
