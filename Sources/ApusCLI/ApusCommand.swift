@@ -17,7 +17,8 @@ struct ApusCommand: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Train.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self, Convert.self,
+            Train.self, Distill.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self,
+            Convert.self,
             Report.self, Verify.self, Doctor.self, Bench.self,
         ])
 

@@ -10,6 +10,7 @@ public import ApusTensor
 /// and backward, and its CPU implementation.
 public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, BlockSparseOp, NormOp, ActivationOp, RotaryOp,
     AttentionOp, RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp, ClampOp, CrossEntropyOp,
+    DistillationOp,
     ElementwiseOp, OptimizerOp, TransferOp, RouterPassOp, DecodeOp, RecordingOp, ClockOp
 {
     /// The memory of this device.

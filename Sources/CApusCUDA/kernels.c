@@ -65,6 +65,9 @@ static const unsigned char cross_entropy_cu[] = {
 static const unsigned char decode_cu[] = {
 #embed "../ApusCUDA/Kernels/decode.cu" suffix(, 0)
 };
+static const unsigned char distillation_cu[] = {
+#embed "../ApusCUDA/Kernels/distillation.cu" suffix(, 0)
+};
 static const unsigned char elementwise_cu[] = {
 #embed "../ApusCUDA/Kernels/elementwise.cu" suffix(, 0)
 };
@@ -184,6 +187,7 @@ static const apus_kernel_file files[] = {
     SOURCE("clamp.cu", clamp_cu),
     SOURCE("cross_entropy.cu", cross_entropy_cu),
     SOURCE("decode.cu", decode_cu),
+    SOURCE("distillation.cu", distillation_cu),
     SOURCE("elementwise.cu", elementwise_cu),
     SOURCE("embedding.cu", embedding_cu),
     SOURCE("expert_choice.cu", expert_choice_cu),

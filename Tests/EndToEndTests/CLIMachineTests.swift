@@ -122,7 +122,8 @@ import Testing
     }
 
     @Test(arguments: [
-        [], ["train"], ["eval"], ["generate"], ["inspect"], ["convert"], ["convert", "import"], ["convert", "export"],
+        [], ["train"], ["distill"], ["eval"], ["generate"], ["inspect"], ["convert"], ["convert", "import"],
+        ["convert", "export"],
         ["verify"], ["verify", "device"],
         ["doctor"], ["bench"], ["bench", "gemm"], ["bench", "grouped"], ["bench", "blocksparse"],
         ["bench", "attention"],

@@ -28,7 +28,7 @@ public struct OpCheck: Sendable {
     public static let all: [OpCheck] = [
         product, grouped, blockSparse, norm, activation, rotary, attention, router, gate, routerPass, routerLoss,
         capacity,
-        routedRows, decode, loss, elementwise, reduction, optimizer,
+        routedRows, decode, loss, distillation, elementwise, reduction, optimizer,
     ].flatMap { $0.flatMap { $0 } }
 
     /// The largest relative error, by norm, that `dtype` may show.

@@ -92,33 +92,45 @@ public struct Transformer {
     public struct LossResult {
         /// (1) `f32`: the language-model loss, scaled.
         public let loss: Variable
-        /// (T) `f32`: each token's loss in nats, 0 where the target is negative.
+        /// (T) `f32`: each token's cross-entropy in nats, 0 where the target is negative.
         public let perToken: Tensor
+        /// (T) `f32`: each token's divergence from a teacher's distribution, likewise; `nil` without a teacher.
+        public let divergence: Tensor?
         /// (1) `f32`: the pooled balance loss before its coefficient, when the configuration pools.
         public let pooledBalance: Tensor?
     }
 
     /// The loss of `tokens` (T) against `targets` (T), negative ones ignored, times `scale`; registered as a root.
     ///
-    /// - Parameter checkpointing: Whether blocks run again in backward instead of keeping what it needs.
+    /// - Parameters:
+    ///   - teacher: What a teacher says of the same tokens; its term joins the loss.
+    ///   - checkpointing: Whether blocks run again in backward instead of keeping what it needs.
     public func loss(
-        tokens: Tensor, targets: Tensor, scale: Float, checkpointing: Bool = false, _ context: MoEContext
+        tokens: Tensor, targets: Tensor, scale: Float, teacher: TeacherStates? = nil, checkpointing: Bool = false,
+        _ context: MoEContext
     ) throws -> LossResult {
         guard let head else { preconditionFailure("the last stages compute the loss") }
         let tape = context.forward.tape
         let (hidden, routings) = try run(tokens, checkpointing: checkpointing, context)
-        let result = try head.loss(head.normalized(hidden, on: tape), targets: targets, scale: scale, on: tape)
+        let result = try head.loss(
+            head.normalized(hidden, on: tape), targets: targets, scale: scale, teacher: teacher, on: tape)
         try tape.addRoot(result.total, seed: 1)
         return LossResult(
-            loss: result.total, perToken: result.perToken, pooledBalance: try addPooledBalance(routings, context))
+            loss: result.total, perToken: result.perToken, divergence: result.divergence,
+            pooledBalance: try addPooledBalance(routings, context))
+    }
+
+    /// The normalised states (T, D) of `tokens` (T) that the head's product reads.
+    public func states(tokens: Tensor, _ context: MoEContext) throws -> Tensor {
+        guard let head else { preconditionFailure("the last stages compute logits") }
+        return try head.normalized(run(tokens, checkpointing: false, context).hidden, on: context.forward.tape).tensor
     }
 
     /// Logits (T, V) `f32` of `tokens` (T), or, with `rows` (N) `i32`, of those tokens only: (N, V).
     public func logits(tokens: Tensor, rows: Tensor? = nil, _ context: MoEContext) throws -> Tensor {
         guard let head else { preconditionFailure("the last stages compute logits") }
         let tape = context.forward.tape
-        let (hidden, _) = try run(tokens, checkpointing: false, context)
-        var states = try head.normalized(hidden, on: tape).tensor
+        var states = try self.states(tokens: tokens, context)
         if let rows {
             let picked = try tape.backend.empty(Shape(rows.count, states.shape[1]), states.dtype)
             try tape.backend.gatherRows(states, index: rows, scale: nil, into: picked)

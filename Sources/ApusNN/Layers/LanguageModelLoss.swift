@@ -25,32 +25,42 @@ public struct LanguageModelLoss {
     public struct Result {
         /// (1) `f32`: `scale` times the summed loss.
         public let total: Variable
-        /// (T) `f32`: the loss of each token in nats, 0 where the target is negative.
+        /// (T) `f32`: the cross-entropy of each token in nats, 0 where the target is negative.
         public let perToken: Tensor
+        /// (T) `f32`: the divergence from the teacher's distribution, likewise; `nil` without a teacher.
+        public let divergence: Tensor?
 
         /// A loss that was computed elsewhere.
-        public init(total: Variable, perToken: Tensor) {
+        public init(total: Variable, perToken: Tensor, divergence: Tensor? = nil) {
             self.total = total
             self.perToken = perToken
+            self.divergence = divergence
         }
     }
 
-    /// Cross-entropy of hidden states (T, D) against `targets` (T) `i32`; negative targets are ignored.
-    public func callAsFunction(_ x: Variable, targets: Tensor, scale: Float, on tape: Tape) throws -> Result {
+    /// See ``LossLayer/callAsFunction(_:targets:scale:teacher:on:)``.
+    public func callAsFunction(
+        _ x: Variable, targets: Tensor, scale: Float, teacher: TeacherStates?, on tape: Tape
+    ) throws -> Result {
         let backend = tape.backend
         let tokens = x.shape[0]
         let perToken = try backend.empty(Shape(tokens), .f32)
         let logSumExp = try backend.empty(Shape(tokens), .f32)
-        let chunks = stride(from: 0, to: tokens, by: chunk).map { $0..<min($0 + chunk, tokens) }
-        var kept: Tensor?
+        let chunks = chunks(of: tokens)
+        let sums = try teacher.map { _ in try DivergenceSums(tokens: tokens, backend) }
+        var kept: (student: Tensor, teacher: Tensor?)?
         for range in chunks {
             let logits = try self.logits(x.tensor[range], backend)
             try backend.crossEntropy(
                 logits, targets: targets[range], loss: perToken[range], logSumExp: logSumExp[range])
-            if chunks.count == 1, tape.isRecording { kept = logits }
+            let other = try teacher?.logits(range, backend)
+            if let other, let sums, let term = teacher?.term {
+                try sums.measure(range, teacher: other, student: logits, targets: targets, term, backend)
+            }
+            if chunks.count == 1, tape.isRecording { kept = (logits, other) }
         }
-        let total = try backend.empty(Shape(1), .f32)
-        try backend.sum(perToken, factor: scale, into: total)
+        let divergence = try sums?.divergence(backend)
+        let total = try Result.total(perToken, divergence, teacher?.term, scale: scale, backend)
         let logits = kept
         let loss = tape.record("language_model_loss", inputs: [x], output: total) { flow in
             guard let seed = flow.output() else { return }
@@ -59,9 +69,20 @@ public struct LanguageModelLoss {
             try backend.scale(seed, by: scale, into: factor)
             func overChunks(_ dx: Tensor?, _ adds: Bool) throws {
                 for range in chunks {
-                    let logits = try logits ?? self.logits(x.tensor[range], backend)
-                    try backward(
-                        logits, x.tensor[range], targets[range], logSumExp[range], factor, dx?[range], adds, backend)
+                    let own = try logits?.student ?? self.logits(x.tensor[range], backend)
+                    // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
+                    let gradient = x.dtype == .f32 ? own : try backend.empty(own.shape, x.dtype)
+                    if let teacher, let sums {
+                        let other = try logits?.teacher ?? teacher.logits(range, backend)
+                        try backend.distillationBackward(
+                            teacher: other, student: own, targets: targets[range], teacher.term,
+                            logSumExp: logSumExp[range], teacherLog: sums.teacherLog[range],
+                            studentLog: sums.studentLog[range], scale: factor, into: gradient)
+                    } else {
+                        try backend.crossEntropyBackward(
+                            own, targets: targets[range], logSumExp: logSumExp[range], scale: factor, into: gradient)
+                    }
+                    try backward(gradient, x.tensor[range], into: dx?[range], adds: adds, backend)
                 }
             }
             if x.needsGradient {
@@ -70,7 +91,7 @@ public struct LanguageModelLoss {
                 try overChunks(nil, false)
             }
         }
-        return Result(total: loss, perToken: perToken)
+        return Result(total: loss, perToken: perToken, divergence: divergence)
     }
 
     /// Logits (T, V) `f32` of hidden states (T, D).
@@ -80,13 +101,16 @@ public struct LanguageModelLoss {
         return logits
     }
 
-    private func backward(
-        _ logits: Tensor, _ x: Tensor, _ targets: Tensor, _ logSumExp: Tensor, _ factor: Tensor, _ dx: Tensor?,
-        _ adds: Bool, _ backend: any Backend
+    /// The tokens whose logits exist at the same time.
+    public func chunks(of tokens: Int) -> [Range<Int>] {
+        stride(from: 0, to: tokens, by: chunk).map { $0..<min($0 + chunk, tokens) }
+    }
+
+    /// The adjoint of the product: from the gradient of the logits (t, V) of hidden states `x` (t, D) to that of the weights,
+    /// and to `dx` (t, D), added there if it `adds`.
+    public func backward(
+        _ gradient: Tensor, _ x: Tensor, into dx: Tensor?, adds: Bool, _ backend: any Backend
     ) throws {
-        // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
-        let gradient = x.dtype == .f32 ? logits : try backend.empty(logits.shape, x.dtype)
-        try backend.crossEntropyBackward(logits, targets: targets, logSumExp: logSumExp, scale: factor, into: gradient)
         if let (target, adds) = try weight.gradientTarget() {
             try backend.matMul(gradient.transpose, x.matrix, into: target, adds: adds)
         }

@@ -32,13 +32,28 @@ public protocol EmbeddingLayer {
 public protocol LossLayer {
     /// Brings the normalised residual stream to where the product reads it: all tokens (T, D).
     func enter(_ x: Variable, on tape: Tape) throws -> Variable
-    /// Cross-entropy of hidden states (T, D) against `targets` (T) `i32`; negative targets are ignored.
-    func callAsFunction(_ x: Variable, targets: Tensor, scale: Float, on tape: Tape) throws -> LanguageModelLoss.Result
+    /// Cross-entropy of hidden states (T, D) against `targets` (T) `i32`, and, with a `teacher`, the divergence from what
+    /// that says of the same tokens; negative targets are ignored.
+    func callAsFunction(
+        _ x: Variable, targets: Tensor, scale: Float, teacher: TeacherStates?, on tape: Tape
+    ) throws -> LanguageModelLoss.Result
     /// Logits (T, V) `f32` of hidden states (T, D).
     func logits(_ x: Tensor, _ backend: any Backend) throws -> Tensor
+    /// Those of the entries that this rank has.
+    func ownLogits(_ x: Tensor, _ backend: any Backend) throws -> Tensor
 }
 
 extension LossLayer {
+    /// Cross-entropy alone.
+    public func callAsFunction(
+        _ x: Variable, targets: Tensor, scale: Float, on tape: Tape
+    ) throws -> LanguageModelLoss.Result {
+        try self(x, targets: targets, scale: scale, teacher: nil, on: tape)
+    }
+
+    /// All of them.
+    public func ownLogits(_ x: Tensor, _ backend: any Backend) throws -> Tensor { try logits(x, backend) }
+
     /// The stream as it is.
     public func enter(_ x: Variable, on tape: Tape) throws -> Variable { x }
 }

@@ -42,25 +42,32 @@ public struct VocabularyParallelLoss: LossLayer {
 
     /// Reads the targets on the host: on a GPU that waits.
     public func callAsFunction(
-        _ x: Variable, targets: Tensor, scale: Float, on tape: Tape
+        _ x: Variable, targets: Tensor, scale: Float, teacher: TeacherStates?, on tape: Tape
     ) throws -> LanguageModelLoss.Result {
         let backend = tape.backend
         let tokens = x.shape[0]
         let places = try Places(targets, vocabulary: vocabulary, group: group, backend)
         let ownLoss = try backend.empty(Shape(tokens), .f32)
         let ownLog = try backend.empty(Shape(tokens), .f32)
-        let chunks = stride(from: 0, to: tokens, by: local.chunk).map { $0..<min($0 + local.chunk, tokens) }
-        var kept: Tensor?
+        let chunks = local.chunks(of: tokens)
+        let ownSums = try teacher.map { _ in try DivergenceSums(tokens: tokens, backend) }
+        var kept: (student: Tensor, teacher: Tensor?)?
         for range in chunks {
             let logits = try paddedLogits(x.tensor[range], backend)
             try backend.crossEntropy(
                 logits.columns(0..<entries + 1), targets: places.local[range], loss: ownLoss[range],
                 logSumExp: ownLog[range])
-            if chunks.count == 1, tape.isRecording { kept = logits }
+            let other = try teacher?.logits(range, backend)
+            if let other, let ownSums, let term = teacher?.term {
+                try ownSums.measure(
+                    range, teacher: other, student: logits.columns(0..<entries), targets: places.local, term, backend)
+            }
+            if chunks.count == 1, tape.isRecording { kept = (logits, other) }
         }
         let (perToken, logSumExp) = try reduce(ownLoss, ownLog, places, backend)
-        let total = try backend.empty(Shape(1), .f32)
-        try backend.sum(perToken, factor: scale, into: total)
+        let sums = try ownSums.map { try reduce($0, backend) }
+        let divergence = try sums?.divergence(backend)
+        let total = try LanguageModelLoss.Result.total(perToken, divergence, teacher?.term, scale: scale, backend)
         let logits = kept
         let loss = tape.record("language_model_loss", inputs: [x], output: total) { flow in
             guard let seed = flow.output() else { return }
@@ -69,9 +76,23 @@ public struct VocabularyParallelLoss: LossLayer {
             try backend.scale(seed, by: scale, into: factor)
             func overChunks(_ dx: Tensor?, _ adds: Bool) throws {
                 for range in chunks {
-                    try backward(
-                        try logits ?? paddedLogits(x.tensor[range], backend), x.tensor[range], places.local[range],
-                        logSumExp[range], factor, dx?[range], adds, backend)
+                    let own = try logits?.student ?? paddedLogits(x.tensor[range], backend)
+                    // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
+                    let gradient = x.dtype == .f32 ? own : try backend.empty(own.shape, x.dtype)
+                    if let teacher, let sums {
+                        // A target elsewhere is beyond these columns.
+                        try backend.distillationBackward(
+                            teacher: try logits?.teacher ?? teacher.logits(range, backend),
+                            student: own.columns(0..<entries), targets: places.local[range], teacher.term,
+                            logSumExp: logSumExp[range], teacherLog: sums.teacherLog[range],
+                            studentLog: sums.studentLog[range], scale: factor, into: gradient.columns(0..<entries))
+                    } else {
+                        try backend.crossEntropyBackward(
+                            own.columns(0..<entries + 1), targets: places.local[range], logSumExp: logSumExp[range],
+                            scale: factor, into: gradient.columns(0..<entries + 1))
+                    }
+                    try local.backward(
+                        gradient.columns(0..<entries), x.tensor[range], into: dx?[range], adds: adds, backend)
                 }
             }
             if x.needsGradient {
@@ -80,8 +101,10 @@ public struct VocabularyParallelLoss: LossLayer {
                 try overChunks(nil, false)
             }
         }
-        return LanguageModelLoss.Result(total: loss, perToken: perToken)
+        return LanguageModelLoss.Result(total: loss, perToken: perToken, divergence: divergence)
     }
+
+    public func ownLogits(_ x: Tensor, _ backend: any Backend) throws -> Tensor { try local.logits(x, backend) }
 
     /// Logits (T, V) `f32` of hidden states (T, D), of all ranks: for generation, not for training.
     public func logits(_ x: Tensor, _ backend: any Backend) throws -> Tensor {
@@ -147,22 +170,27 @@ public struct VocabularyParallelLoss: LossLayer {
         return (perToken, logSumExp)
     }
 
-    private func backward(
-        _ logits: Tensor, _ x: Tensor, _ targets: Tensor, _ logSumExp: Tensor, _ factor: Tensor, _ dx: Tensor?,
-        _ adds: Bool, _ backend: any Backend
-    ) throws {
-        // Overwritten in place in f32; a bf16 model's products read a bf16 gradient.
-        let whole = x.dtype == .f32 ? logits : try backend.empty(logits.shape, x.dtype)
-        try backend.crossEntropyBackward(
-            logits.columns(0..<entries + 1), targets: targets, logSumExp: logSumExp, scale: factor,
-            into: whole.columns(0..<entries + 1))
-        let gradient = whole.columns(0..<entries)
-        if let (target, adds) = try local.weight.gradientTarget() {
-            try backend.matMul(gradient.transpose, x.matrix, into: target, adds: adds)
+    /// The sums over the whole vocabulary, of those over each rank's share: the mean under the teacher's distribution is
+    /// that of the ranks' means, each with the teacher's share of its rank.
+    private func reduce(_ own: DivergenceSums, _ backend: any Backend) throws -> DivergenceSums {
+        let (tokens, ranks) = (own.difference.count, group.size)
+        let table = try backend.zeros(Shape(tokens, 3 * ranks), .f32)
+        for (column, values) in [own.teacherLog, own.studentLog, own.difference].enumerated() {
+            let place = column * ranks + group.rank
+            try backend.copy(values.reshaped(tokens, 1), into: table.columns(place..<place + 1))
         }
-        guard let dx else { return }
-        try local.weight.withWeights(on: backend.stream) {
-            try backend.matMul(gradient.matrix, $0.matrix, into: dx, adds: adds)
-        }
+        let all = try backend.arrived(group.startAllReduce(table, into: table, after: backend.stream))
+        let sums = try DivergenceSums(tokens: tokens, backend)
+        try backend.logSumExp(all.columns(0..<ranks), into: sums.teacherLog)
+        try backend.logSumExp(all.columns(ranks..<2 * ranks), into: sums.studentLog)
+        let shares = try backend.empty(Shape(tokens, ranks), .f32)
+        let means = try backend.empty(Shape(tokens, ranks), .f32)
+        try backend.softmax(all.columns(0..<ranks), into: shares)
+        try backend.copy(all.columns(2 * ranks..<3 * ranks), into: means)
+        try backend.multiply(shares, means, into: means)
+        let ones = try backend.empty(Shape(ranks, 1), .f32)
+        try backend.fill(ones, with: 1)
+        try backend.matMul(means.matrix, ones.matrix, into: sums.difference.reshaped(tokens, 1))
+        return sums
     }
 }

@@ -6,6 +6,8 @@ public struct StepMetrics: Sendable {
     public var step: Int
     /// Mean loss over target tokens, in nats.
     public var loss: Double
+    /// Mean divergence from a teacher's distribution over target tokens, in nats at its temperature.
+    public var divergence: Double?
     /// Mean balance loss of the MoE layers before its coefficient: 1 (K when pooled) is even.
     public var balanceLoss: Double?
     /// Mean z-loss before its coefficient.
@@ -40,6 +42,7 @@ public struct StepMetrics: Sendable {
             "\"tokens_per_second\": \(number(tokensPerSecond))", "\"mfu\": \(number(mfu))",
             "\"peak_bytes\": \(peakBytes)", "\"step_seconds\": \(number(stepSeconds))",
         ]
+        if let divergence { fields.append("\"divergence\": \(number(divergence))") }
         if let heldOutLoss { fields.append("\"held_out_loss\": \(number(heldOutLoss))") }
         if !collectives.isEmpty {
             let rows = collectives.map { row in

@@ -15,6 +15,8 @@ public struct Recipe: Sendable, Equatable {
     public var data: DataConfiguration
     /// Steps, optimizer and evaluation.
     public var training: TrainingConfiguration
+    /// What is learned from beside the text; `nil` for the text alone.
+    public var distillation: DistillationConfiguration?
     /// How the run is divided over ranks.
     public var parallel: ParallelConfiguration
     /// What is written, and how often.
@@ -25,12 +27,14 @@ public struct Recipe: Sendable, Equatable {
     /// Nothing is checked here: combinations are checked where text is read.
     public init(
         seed: UInt64 = 0, model: ModelConfiguration, data: DataConfiguration, training: TrainingConfiguration,
-        parallel: ParallelConfiguration = ParallelConfiguration(), output: OutputConfiguration = OutputConfiguration()
+        distillation: DistillationConfiguration? = nil, parallel: ParallelConfiguration = ParallelConfiguration(),
+        output: OutputConfiguration = OutputConfiguration()
     ) {
         self.seed = seed
         self.model = model
         self.data = data
         self.training = training
+        self.distillation = distillation
         self.parallel = parallel
         self.output = output
     }

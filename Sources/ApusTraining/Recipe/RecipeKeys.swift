@@ -7,7 +7,7 @@ public enum RecipeKeys {
 
     /// All groups, outer ones first.
     public static let groups: [Group] = [
-        ("", ["seed", "model", "data", "training", "layout", "output"]),
+        ("", ["seed", "model", "data", "training", "distillation", "layout", "output"]),
         (
             "model",
             [
@@ -46,6 +46,7 @@ public enum RecipeKeys {
         ),
         ("training.optimizer", ["learning_rate", "beta1", "beta2", "epsilon", "weight_decay"]),
         ("training.schedule", ["kind", "warmup_steps", "final_fraction", "decay_steps"]),
+        ("distillation", ["teacher", "weight", "temperature", "until", "ending", "start", "layers"]),
         (
             "layout",
             [

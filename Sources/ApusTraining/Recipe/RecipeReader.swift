@@ -23,6 +23,8 @@ struct RecipeReader {
         let section = top.section("model")
         let model = ModelReader(section: section, data: data).model()
         let training = TrainingReader(section: top.section("training"), data: data).training()
+        let distillation = DistillationReader(section: top.section("distillation")).distillation(
+            layers: model?.layers)
         let parallel = LayoutReader(section: top.section("layout")).parallel()
         let output = self.output(top.section("output"))
         guard let model, log.isEmpty else { return nil }
@@ -30,7 +32,8 @@ struct RecipeReader {
         checkPooling(model, training, top.section("training"))
         checkSizes(model, section)
         return Recipe(
-            seed: UInt64(seed), model: model, data: data, training: training, parallel: parallel, output: output)
+            seed: UInt64(seed), model: model, data: data, training: training, distillation: distillation,
+            parallel: parallel, output: output)
     }
 
     private func output(_ section: Section) -> OutputConfiguration {

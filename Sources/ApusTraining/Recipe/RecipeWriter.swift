@@ -12,6 +12,9 @@ extension Recipe {
         writer.group("model") { writer in write(model, to: &writer) }
         writer.group("data") { writer in write(data, to: &writer) }
         writer.group("training") { writer in write(training, to: &writer) }
+        if let distillation {
+            writer.group("distillation") { writer in write(distillation, to: &writer) }
+        }
         writer.group("layout") { writer in writer.layout(parallel) }
         writer.group("output") { writer in
             writer.key("save_every", "\(output.saveEvery)")
@@ -68,6 +71,18 @@ extension Recipe {
         writer.key("deterministic", "\(training.deterministic)")
         if let threads = training.threads { writer.key("threads", "\(threads)") }
         if let limit = training.memoryLimit { writer.key("memory_limit", "\(limit)") }
+    }
+
+    private func write(_ distillation: DistillationConfiguration, to writer: inout YAMLWriter) {
+        writer.key("teacher", YAMLWriter.quoted(distillation.teacher))
+        writer.key("weight", "\(distillation.weight)")
+        writer.key("temperature", "\(distillation.temperature)")
+        if let until = distillation.until {
+            writer.key("until", "\(until)")
+            writer.key("ending", distillation.ending.rawValue)
+        }
+        writer.key("start", distillation.start.rawValue)
+        if let layers = distillation.layers { writer.key("layers", "\(layers)") }
     }
 
     private func write(_ model: ModelConfiguration, to writer: inout YAMLWriter) {

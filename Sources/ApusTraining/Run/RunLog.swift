@@ -40,7 +40,8 @@ final class RunLog {
     func metrics(_ result: TrainStep.Result, step: Int, learningRate: Double, seconds: Double) -> StepMetrics {
         let tokens = Double(recipe.training.batch * recipe.data.sequenceLength)
         return StepMetrics(
-            step: step, loss: Double(result.loss), balanceLoss: result.routing.balance, zLoss: result.routing.z,
+            step: step, loss: Double(result.loss), divergence: result.divergence.map(Double.init),
+            balanceLoss: result.routing.balance, zLoss: result.routing.z,
             droppedFraction: result.routing.droppedFraction, gradientNorm: Double(result.gradientNorm),
             learningRate: learningRate, tokensPerSecond: tokens / seconds, mfu: flops * tokens / seconds / peak,
             peakBytes: backend.allocator.statistics.totalPeak, stepSeconds: seconds,

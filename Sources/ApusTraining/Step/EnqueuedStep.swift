@@ -29,7 +29,9 @@ public struct EnqueuedStep: WorkUnderWay {
     public func result() throws -> TrainStep.Result {
         try wait()
         guard readout.isTaken else { throw try trainStep.takeBack(self) }
-        return TrainStep.Result(loss: readout.loss, gradientNorm: readout.gradientNorm, routing: readout.routing)
+        return TrainStep.Result(
+            loss: readout.loss, divergence: readout.divergence, gradientNorm: readout.gradientNorm,
+            routing: readout.routing)
     }
 }
 

@@ -47,11 +47,11 @@ public final class StepRanks {
     ///
     /// - Throws: ``CollectiveError``, ``TensorError``.
     func totals(
-        loss: Tensor, pooled: [Tensor], _ report: RoutingReport
+        loss: Tensor, divergence: Tensor? = nil, pooled: [Tensor], _ report: RoutingReport
     ) throws -> StepTotals {
         let isCounted = groups.place.tensor == 0
         let layers = report.layers
-        let widths = [1, 1, pooled.count] + layers.map { $0.rows.count + $0.losses.count }
+        let widths = [2, divergence == nil ? 0 : 1, pooled.count] + layers.map { $0.rows.count + $0.losses.count }
         let numbers = try backend.zeros(Shape(widths.reduce(0, +)), .f32)
         let loads = try backend.tensor(
             Array(repeating: Int32(0), count: layers.reduce(0) { $0 + $1.rows.count }),
@@ -62,7 +62,8 @@ public final class StepRanks {
             return numbers[next.number..<next.number + count]
         }
         let totals = StepTotals(
-            loss: take(1), sumOfSquares: take(1), pooled: pooled.map { _ in take(1) },
+            loss: take(1), sumOfSquares: take(1), divergence: divergence.map { _ in take(1) },
+            pooled: pooled.map { _ in take(1) },
             layers: layers.map { layer in
                 let count = layer.rows.count
                 defer { next.load += count }
@@ -73,6 +74,7 @@ public final class StepRanks {
         if !squares.isEmpty { try backend.gradientSquares(squares, into: totals.sumOfSquares) }
         if isCounted {
             try backend.copy(loss, into: totals.loss)
+            if let divergence, let total = totals.divergence { try backend.copy(divergence, into: total) }
             for (value, total) in zip(pooled, totals.pooled) {
                 // All ranks have the value of the whole.
                 try backend.scale(value, by: 1 / Float(groups.data.size), into: total)
@@ -104,6 +106,8 @@ struct StepTotals {
     let loss: Tensor
     /// (1) `f32`: the sum of squares of every gradient.
     let sumOfSquares: Tensor
+    /// (1) `f32`: the divergence from the teacher's distributions, where it was asked.
+    let divergence: Tensor?
     /// (1) `f32` each: the pooled balance losses.
     let pooled: [Tensor]
     /// The layers' reports: choices (1, E), rows (E), losses.

@@ -7,19 +7,18 @@ import ApusTensor
 ///
 /// On the CPU the numbers are there at once. On a device everything is one copy behind the step's last op.
 struct StepReadout {
-    private let losses: [Tensor]
+    private let passes: TrainStep.Passes
     private let sumOfSquares: Tensor
     private let scale: Tensor
-    private let pooled: [Tensor]
     private let layers: [RoutingReport.Layer]
     /// What completes the copies; each event once.
     private let arrivals: [ApusTensor.Event]
 
     init(
-        losses: [Tensor], norm: GradientNorm, layers reported: [RoutingReport.Layer], pooled: [Tensor],
-        backend: any Backend
+        _ passes: TrainStep.Passes, norm: GradientNorm, layers reported: [RoutingReport.Layer], backend: any Backend
     ) throws {
-        let wanted = [norm.sumOfSquares, norm.scale] + losses + pooled + reported.flatMap(\.tensors)
+        let numbers = passes.losses + passes.divergences + passes.pooled
+        let wanted = [norm.sumOfSquares, norm.scale] + numbers + reported.flatMap(\.tensors)
         var rest = try backend.download(wanted)[...]
         arrivals = rest.compactMap(\.ready).reduce(into: []) { known, event in
             if known.last !== event { known.append(event) }
@@ -29,8 +28,9 @@ struct StepReadout {
             return Array(rest.prefix(count))
         }
         (sumOfSquares, scale) = (take(1)[0], take(1)[0])
-        self.losses = take(losses.count)
-        self.pooled = take(pooled.count)
+        self.passes = TrainStep.Passes(
+            losses: take(passes.losses.count), divergences: take(passes.divergences.count),
+            pooled: take(passes.pooled.count))
         layers = reported.map { $0.replacing(take($0.tensors.count)) }
     }
 
@@ -41,11 +41,15 @@ struct StepReadout {
     func wait() throws { for event in arrivals { try event.wait() } }
 
     /// The sum of the micro-batches' losses.
-    var loss: Float { losses.reduce(0) { $0 + $1.floats()[0] } }
+    var loss: Float { sum(passes.losses) }
+    /// That of their divergences from the teacher's distributions; `nil` where it was not asked.
+    var divergence: Float? { passes.divergences.isEmpty ? nil : sum(passes.divergences) }
     /// The norm of all gradients before clipping.
     var gradientNorm: Float { sumOfSquares.floats()[0].squareRoot() }
     /// Whether the device took the step: a loss or a norm that is not finite holds back it and all steps after it.
     var isTaken: Bool { scale.floats()[0].isFinite }
     /// What the MoE layers did.
-    var routing: RoutingSummary { RoutingSummary(layers, pooled: pooled) }
+    var routing: RoutingSummary { RoutingSummary(layers, pooled: passes.pooled) }
+
+    private func sum(_ values: [Tensor]) -> Float { values.reduce(0) { $0 + $1.floats()[0] } }
 }

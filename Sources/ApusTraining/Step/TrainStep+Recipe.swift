@@ -18,6 +18,10 @@ extension TrainStep {
             recipe.model, backend: backend, precision: recipe.training.precision, isTrained: true,
             positions: recipe.data.sequenceLength, partition: partition)
         try model.store.initialize(seed: recipe.seed, backend: backend)
+        let teacher = try recipe.distillation.map {
+            try Teacher($0, of: recipe, over: groups, backend: backend)
+        }
+        if recipe.distillation?.start == .teacher { try teacher?.begin(model, backend: backend) }
         let constants = recipe.training.optimizer
         let optimizer = try AdamW(
             model.store,
@@ -27,6 +31,6 @@ extension TrainStep {
             dividesState: groups != nil && parallel.zero > .none, backend: backend)
         self.init(
             model: model, optimizer: optimizer, backend: backend, configuration: recipe.training, seed: recipe.seed,
-            ranks: groups.map { StepRanks($0, parallel, model: model, backend: backend) })
+            ranks: groups.map { StepRanks($0, parallel, model: model, backend: backend) }, teacher: teacher)
     }
 }

@@ -33,12 +33,14 @@ public struct TrainStep {
     public let seed: UInt64
     /// The other ranks of the run; `nil` when there are none.
     public let ranks: StepRanks?
+    /// What the model learns from beside the text; `nil` for the text alone.
+    public let teacher: Teacher?
     private let layouts: StepLayouts
 
     /// A step over a model, or over what this rank has of one.
     public init(
         model: Transformer, optimizer: AdamW, backend: any Backend, configuration: TrainingConfiguration, seed: UInt64,
-        ranks: StepRanks? = nil
+        ranks: StepRanks? = nil, teacher: Teacher? = nil
     ) {
         self.model = model
         self.optimizer = optimizer
@@ -46,6 +48,7 @@ public struct TrainStep {
         self.configuration = configuration
         self.seed = seed
         self.ranks = ranks
+        self.teacher = teacher
         layouts = StepLayouts(configuration, backend: backend)
     }
 
@@ -53,6 +56,9 @@ public struct TrainStep {
     public struct Result {
         /// Mean loss over the target tokens of the global batch, in nats.
         public let loss: Float
+        /// Mean divergence from the teacher's distribution over the same tokens, in nats at its temperature; `nil` where the
+        /// text alone was learned from.
+        public let divergence: Float?
         /// Norm of all gradients before clipping.
         public let gradientNorm: Float
         /// Loads and losses of the MoE layers.
@@ -103,11 +109,9 @@ public struct TrainStep {
         read: @escaping Reader
     ) throws -> EnqueuedStep {
         let report = RoutingReport()
-        let (losses, pooled) = try accumulate(
+        let passes = try accumulate(
             step: step, sequenceLength: sequenceLength, report: report, trace: trace, routing: routing, read: read)
-        let (norm, outcome) = try trace.span("gradient norm", .phase) {
-            try measure(losses: losses, pooled: pooled, report)
-        }
+        let (norm, outcome) = try trace.span("gradient norm", .phase) { try measure(passes, report) }
         let stepsBefore = optimizer.stepCount
         try trace.span("optimizer", .phase) {
             try optimizer.step(learningRate: learningRate, gradientScale: norm.scale, backend: backend)
@@ -116,23 +120,33 @@ public struct TrainStep {
         let readout = try trace.span("routers", .phase) {
             try finishRouters(outcome.layers, gradientScale: norm.scale)
             return try StepReadout(
-                losses: outcome.losses, norm: norm, layers: outcome.layers, pooled: outcome.pooled, backend: backend)
+                outcome.passes, norm: norm, layers: outcome.layers, backend: backend)
         }
         return EnqueuedStep(
             step: step, learningRate: learningRate, readout: readout, trainStep: self, stepsBefore: stepsBefore,
             sequenceLength: sequenceLength, read: read)
     }
 
-    /// Forward and backward of every micro-batch: (1) `f32` each, the losses, and the pooled balance losses if there are.
+    /// What forward yields beside gradients: (1) `f32` each.
+    struct Passes {
+        /// The cross-entropies of micro-batches, or of the whole batch.
+        var losses: [Tensor] = []
+        /// The divergences from the teacher's distributions, where it was asked.
+        var divergences: [Tensor] = []
+        /// The pooled balance losses, if there are.
+        var pooled: [Tensor] = []
+    }
+
+    /// Forward and backward of every micro-batch.
     func accumulate(
         step: Int, sequenceLength: Int, report: RoutingReport?, trace: Trace?, routing: RoutingSource? = nil,
         read: Reader
-    ) throws -> (losses: [Tensor], pooled: [Tensor]) {
+    ) throws -> Passes {
         let passes = microBatches
         let own = try passes.reduce(0) { try $0 + read($1).targets.count { $0 >= 0 } }
         let targetCount = try ranks?.sumOverBatch(own) ?? own
-        var losses: [Tensor] = []
-        var pooled: [Tensor] = []
+        let scale = 1 / Float(max(targetCount, 1))
+        var found = Passes()
         for (pass, sequences) in passes.enumerated() {
             let micro = try read(sequences)
             let tokens = try backend.tensor(micro.inputs, Shape(micro.inputs.count))
@@ -144,37 +158,48 @@ public struct TrainStep {
                 step: step, globalTokens: configuration.batch * sequenceLength, documents: micro.documents, report,
                 routing: try routing?(sequences),
                 gradientsComplete: reduction.map { reduction in { try reduction.complete(from: $0) } })
+            let said = try teacher.flatMap { teacher in
+                try trace.span("teacher", .phase) {
+                    try teacher.states(
+                        tokens, step: step,
+                        self.context(
+                            Tape(backend: backend, isRecording: false), sequences: sequences.count, sequenceLength,
+                            firstToken: sequences.lowerBound * sequenceLength, step: nil,
+                            globalTokens: configuration.batch * sequenceLength, documents: micro.documents, nil))
+                }
+            }
             let result = try trace.span("forward", .phase) {
                 try model.loss(
-                    tokens: tokens, targets: targets, scale: 1 / Float(max(targetCount, 1)),
+                    tokens: tokens, targets: targets, scale: scale, teacher: said,
                     checkpointing: configuration.checkpointing, context)
             }
-            losses.append(result.loss.tensor)
-            if let balance = result.pooledBalance { pooled.append(balance) }
+            try found.add(result, scale: scale, backend)
             reduction?.begin()
             try trace.span("backward", .phase) { try tape.backward() }
             if let reduction { try trace.span("gradient exchange", .phase) { try reduction.finish() } }
         }
-        return (losses, pooled)
+        return found
     }
 
     /// What a step came to, over all ranks.
-    private typealias Outcome = (losses: [Tensor], pooled: [Tensor], layers: [RoutingReport.Layer])
+    private typealias Outcome = (passes: Passes, layers: [RoutingReport.Layer])
 
-    private func measure(
-        losses: [Tensor], pooled: [Tensor], _ report: RoutingReport
-    ) throws -> (GradientNorm, Outcome) {
+    private func measure(_ passes: Passes, _ report: RoutingReport) throws -> (GradientNorm, Outcome) {
         guard let ranks else {
             let norm = try GradientNorm(
-                model.store, loss: try sum(losses), previous: optimizer.lastScale, limit: configuration.clipNorm,
-                backend: backend)
-            return (norm, (losses, pooled, report.layers))
+                model.store, loss: try sum(passes.losses), previous: optimizer.lastScale,
+                limit: configuration.clipNorm, backend: backend)
+            return (norm, (passes, report.layers))
         }
-        let totals = try ranks.totals(loss: try sum(losses), pooled: pooled, report)
+        let totals = try ranks.totals(
+            loss: try sum(passes.losses),
+            divergence: passes.divergences.isEmpty ? nil : try sum(passes.divergences), pooled: passes.pooled, report)
         let norm = try GradientNorm(
             sumOfSquares: totals.sumOfSquares, loss: totals.loss, previous: optimizer.lastScale,
             limit: configuration.clipNorm, backend: backend)
-        return (norm, ([totals.loss], totals.pooled, totals.layers))
+        let all = Passes(
+            losses: [totals.loss], divergences: totals.divergence.map { [$0] } ?? [], pooled: totals.pooled)
+        return (norm, (all, totals.layers))
     }
 
     /// Forgets what was accumulated.
@@ -224,5 +249,24 @@ public struct TrainStep {
             guard !choices.isEmpty else { continue }
             try layer.router.finishStep(choices: choices, gradientScale: gradientScale, backend: backend)
         }
+    }
+}
+
+extension TrainStep.Passes {
+    /// Takes note of a micro-batch.
+    mutating func add(_ result: Transformer.LossResult, scale: Float, _ backend: any Backend) throws {
+        func sum(_ values: Tensor) throws -> Tensor {
+            let sum = try backend.empty(Shape(1), .f32)
+            try backend.sum(values, factor: scale, into: sum)
+            return sum
+        }
+        if let divergence = result.divergence {
+            // The loss has its term too.
+            losses.append(try sum(result.perToken))
+            divergences.append(try sum(divergence))
+        } else {
+            losses.append(result.loss.tensor)
+        }
+        if let balance = result.pooledBalance { pooled.append(balance) }
     }
 }

@@ -40,13 +40,13 @@ struct LayoutRun {
     ) throws -> Float {
         trainStep.clearGradients()
         let report = RoutingReport()
-        let (losses, pooled) = try trainStep.accumulate(
+        let passes = try trainStep.accumulate(
             step: step, sequenceLength: length(trainStep), report: report, trace: nil, routing: routing,
             read: reader(trainStep, step))
-        let own = try losses.reduce(0) { $0 + (try trainStep.backend.floats($1)[0]) }
+        let own = try passes.losses.reduce(0) { $0 + (try trainStep.backend.floats($1)[0]) }
         guard let ranks = trainStep.ranks else { return own }
         let loss = try trainStep.backend.tensor([own], Shape(1))
-        return try trainStep.backend.floats(ranks.totals(loss: loss, pooled: pooled, report).loss)[0]
+        return try trainStep.backend.floats(ranks.totals(loss: loss, pooled: passes.pooled, report).loss)[0]
     }
 
     /// `weights -= rate * gradient`.

@@ -14,6 +14,7 @@
 #include "apus_clamp.h"
 #include "apus_cores.h"
 #include "apus_cpu.h"
+#include "apus_distillation.h"
 #include "apus_elementwise.h"
 #include "apus_gemm.h"
 #include "apus_loss.h"

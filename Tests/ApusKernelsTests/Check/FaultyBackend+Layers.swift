@@ -104,4 +104,24 @@ extension FaultyBackend {
         try inner.crossEntropyBackward(logits, targets: targets, logSumExp: logSumExp, scale: scale, into: gradient)
         done(.crossEntropyBackward, gradient)
     }
+
+    func divergence(
+        teacher: Tensor, student: Tensor, targets: Tensor, temperature: Float, difference: Tensor, teacherLog: Tensor,
+        studentLog: Tensor
+    ) throws {
+        try inner.divergence(
+            teacher: teacher, student: student, targets: targets, temperature: temperature, difference: difference,
+            teacherLog: teacherLog, studentLog: studentLog)
+        done(.divergence, difference, teacherLog, studentLog)
+    }
+
+    func distillationBackward(
+        teacher: Tensor, student: Tensor, targets: Tensor, _ term: DistillationTerm, logSumExp: Tensor,
+        teacherLog: Tensor, studentLog: Tensor, scale: Tensor, into gradient: Tensor
+    ) throws {
+        try inner.distillationBackward(
+            teacher: teacher, student: student, targets: targets, term, logSumExp: logSumExp, teacherLog: teacherLog,
+            studentLog: studentLog, scale: scale, into: gradient)
+        done(.distillationBackward, gradient)
+    }
 }

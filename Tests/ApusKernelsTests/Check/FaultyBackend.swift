@@ -17,7 +17,7 @@ final class FaultyBackend: Backend {
         case chooseExperts, sumAndCount, softmaxGateBackward
         case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity
         case gatherRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
-        case clamp, clampBackward, crossEntropy, crossEntropyBackward
+        case clamp, clampBackward, crossEntropy, crossEntropyBackward, divergence, distillationBackward
         case argMax, beginDecodeStep, storeKeys
         case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
         case sum, countNonFinite, fillRandom

@@ -76,6 +76,7 @@ import Testing
         (.importanceLoss, 1, ["importance loss"]), (.limitToCapacity, 0, ["limit to capacity"]),
         (.combineRows, 0, ["combine rows"]), (.embed, 0, ["embedding"]), (.clamp, 0, ["clamp"]),
         (.crossEntropy, 1, ["cross-entropy", "cross-entropy backward"]), (.addColumnSums, 0, ["column sums"]),
+        (.divergence, 1, ["divergence", "distillation backward"]),
         (.adamW, 2, ["adamw", "adamw, all bf16", "adamw of several buffers", "adamw held back"]),
         (.moveSelectionBias, 0, ["selection bias"]), (.rotate, 0, ["rotary", "rotary backward"]),
     ])

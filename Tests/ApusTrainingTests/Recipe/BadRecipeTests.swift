@@ -33,6 +33,17 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe("path: text.txt", "held_out: 0.1", "data.path is missing", "the path of a text file or folder"),
         BadRecipe("    choices: 2\n", "", "model.experts.choices is missing", "for example 2"),
         BadRecipe("  feed_forward_width: 128\n", "", "model.feed_forward_width is missing", "for example 1024"),
+        BadRecipe(
+            "seed: 1", "seed: 1\ndistillation:\n  weight: 2", "distillation.weight has no meaning without a teacher",
+            "set distillation.teacher"),
+        BadRecipe(
+            "seed: 1", "seed: 1\ndistillation:\n  teacher: t\n  ending: decay", "distillation.ending has no meaning",
+            "set distillation.until"),
+        BadRecipe(
+            "seed: 1", "seed: 1\ndistillation:\n  teacher: t\n  start: teacher\n  layers: [0, 1]",
+            "distillation.layers names 2 of the teacher's layers for a student of 4", "one for each"),
+        BadRecipe(
+            "seed: 1", "seed: 1\ndistillation:\n  teacher: t\n  temperature: 0", "distillation.temperature is 0"),
         // Types.
         BadRecipe(
             "steps: 100", "steps: many",

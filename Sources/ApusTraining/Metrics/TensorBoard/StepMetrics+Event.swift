@@ -5,7 +5,8 @@ extension StepMetrics {
     /// `metrics.jsonl`, or the layer. A value that is missing or not a number is left out.
     func eventValues(includesBars: Bool) -> [(tag: String, value: Event.Value)] {
         let scalars: [(String, Double?)] = [
-            ("loss/loss", loss), ("loss/held_out_loss", heldOutLoss), ("loss/balance_loss", balanceLoss),
+            ("loss/loss", loss), ("loss/divergence", divergence), ("loss/held_out_loss", heldOutLoss),
+            ("loss/balance_loss", balanceLoss),
             ("loss/z_loss", zLoss), ("experts/dropped_fraction", droppedFraction),
             ("optimizer/grad_norm", gradientNorm), ("optimizer/lr", learningRate),
             ("speed/tokens_per_second", tokensPerSecond), ("speed/mfu", mfu), ("memory/peak_bytes", Double(peakBytes)),
