@@ -104,6 +104,9 @@ static const unsigned char grouped_tiles_cuh[] = {
 static const unsigned char hopper_cuh[] = {
 #embed "../ApusCUDA/Kernels/hopper.cuh" suffix(, 0)
 };
+static const unsigned char hopper_tiles_cuh[] = {
+#embed "../ApusCUDA/Kernels/hopper_tiles.cuh" suffix(, 0)
+};
 static const unsigned char layernorm_cu[] = {
 #embed "../ApusCUDA/Kernels/layernorm.cu" suffix(, 0)
 };
@@ -200,6 +203,7 @@ static const apus_kernel_file files[] = {
     SOURCE("grouped_sm90a.cu", grouped_sm90a_cu),
     HEADER("grouped_tiles.cuh", grouped_tiles_cuh),
     HEADER("hopper.cuh", hopper_cuh),
+    HEADER("hopper_tiles.cuh", hopper_tiles_cuh),
     SOURCE("layernorm.cu", layernorm_cu),
     SOURCE("matmul_bf16.cu", matmul_bf16_cu),
     SOURCE("matmul_f32.cu", matmul_f32_cu),
