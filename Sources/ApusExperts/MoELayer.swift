@@ -66,6 +66,11 @@ public struct MoELayer {
                 x, routing, into: chunks, mayBeEmpty: dispatcher.exchangesRows, on: tape)
         {
             hidden = try runChunks(pieces, of: x, on: tape)
+        } else if dispatcher is LocalDispatcher,
+            let whole = try bank.wholeLayer(
+                x, weights: routing.weights, routing.decision, base: { try shared?(x, on: tape) }, on: tape)
+        {
+            hidden = whole
         } else {
             let flight = try dispatcher.dispatch(x, routing.decision, on: tape)
             let base = try shared?(x, on: tape)

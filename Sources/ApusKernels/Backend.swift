@@ -8,7 +8,8 @@ public import ApusTensor
 ///
 /// The CPU implementation is the reference for every other one. Each file under `Ops/` holds one op's contract, forward
 /// and backward, and its CPU implementation.
-public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, BlockSparseOp, NormOp, ActivationOp, RotaryOp,
+public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, GatedExpertsOp, BlockSparseOp, NormOp,
+    ActivationOp, RotaryOp,
     AttentionOp, RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp, ClampOp, CrossEntropyOp,
     DistillationOp,
     ElementwiseOp, OptimizerOp, TransferOp, RouterPassOp, DecodeOp, RecordingOp, ClockOp

@@ -80,6 +80,12 @@ static const unsigned char expert_choice_cu[] = {
 static const unsigned char expert_order_cuh[] = {
 #embed "../ApusCUDA/Kernels/expert_order.cuh" suffix(, 0)
 };
+static const unsigned char experts_gradient_sm90a_cu[] = {
+#embed "../ApusCUDA/Kernels/experts_gradient_sm90a.cu" suffix(, 0)
+};
+static const unsigned char experts_sm90a_cu[] = {
+#embed "../ApusCUDA/Kernels/experts_sm90a.cu" suffix(, 0)
+};
 static const unsigned char gate_cu[] = {
 #embed "../ApusCUDA/Kernels/gate.cu" suffix(, 0)
 };
@@ -121,6 +127,9 @@ static const unsigned char mix_cu[] = {
 };
 static const unsigned char mma_cuh[] = {
 #embed "../ApusCUDA/Kernels/mma.cuh" suffix(, 0)
+};
+static const unsigned char parts_cu[] = {
+#embed "../ApusCUDA/Kernels/parts.cu" suffix(, 0)
 };
 static const unsigned char permute_cu[] = {
 #embed "../ApusCUDA/Kernels/permute.cu" suffix(, 0)
@@ -195,6 +204,8 @@ static const apus_kernel_file files[] = {
     SOURCE("embedding.cu", embedding_cu),
     SOURCE("expert_choice.cu", expert_choice_cu),
     HEADER("expert_order.cuh", expert_order_cuh),
+    SOURCE("experts_gradient_sm90a.cu", experts_gradient_sm90a_cu),
+    SOURCE("experts_sm90a.cu", experts_sm90a_cu),
     SOURCE("gate.cu", gate_cu),
     SOURCE("grouped_bf16.cu", grouped_bf16_cu),
     HEADER("grouped_bf16.cuh", grouped_bf16_cuh),
@@ -209,6 +220,7 @@ static const apus_kernel_file files[] = {
     SOURCE("matmul_f32.cu", matmul_f32_cu),
     SOURCE("mix.cu", mix_cu),
     HEADER("mma.cuh", mma_cuh),
+    SOURCE("parts.cu", parts_cu),
     SOURCE("permute.cu", permute_cu),
     HEADER("philox.cuh", philox_cuh),
     HEADER("product_bf16.cuh", product_bf16_cuh),

@@ -15,21 +15,7 @@
 //   out       (R, N): box {64, 64}
 //   gradient  (E, N, K), 3-D: box {64, 64, 1} for bf16, {32, 64, 1} for f32
 
-#include "grouped_tiles.cuh"
 #include "hopper_tiles.cuh"
-
-/// Calls `body(expert, row tile, column tile)` for the tiles of this block.
-template <class Body> inline void each_tile(const Memory &memory, i64 experts, i32 columns, Body body) {
-    i32 expert = 0;
-    for (i32 tile = blockIdx.x; tile < memory.first_tile[experts]; tile += gridDim.x) {
-        while (tile >= memory.first_tile[expert + 1]) ++expert;
-        const i32 local = tile - memory.first_tile[expert];
-        const i32 rows = (memory.first_tile[expert + 1] - memory.first_tile[expert]) / columns;
-        const i32 band = local / (raster_rows * columns), within = local - band * raster_rows * columns;
-        const i32 band_rows = min(raster_rows, rows - band * raster_rows);
-        body(expert, band * raster_rows + within % band_rows, within / band_rows);
-    }
-}
 
 /// out[r] = op(weights[e]) x[r], as `grouped_product` of grouped_bf16.cu.
 template <bool transposed>
@@ -45,25 +31,9 @@ inline void grouped_product(
         if (threadIdx.x > 0) return;
         each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
             const i32 row = memory.offsets[expert] + row_tile * tile_m, column = column_tile * tile_n;
-            for (i32 block = 0; block < blocks; ++block) {
-                barrier_wait(memory.empty + place.stage * 8, place.parity ^ 1);
-                const u32 a = memory.ring + place.stage * stage_bytes, b = a + a_bytes;
-                const u32 full = memory.full + place.stage * 8;
-                barrier_expect(full, stage_bytes);
-                copy_box(a, x, block * tile_k, row, full);
-                if (transposed) {
-                    for (int half = 0; half < 2; ++half) {
-                        const i32 weight_row = expert * n + column + half * 128;
-                        copy_box(b + half * 2 * panel_bytes, weights, block * tile_k, weight_row, full);
-                    }
-                } else {
-                    for (int panel = 0; panel < 4; ++panel) {
-                        const i32 weight_row = expert * k + block * tile_k;
-                        copy_box(b + panel * panel_bytes, weights, column + panel * 64, weight_row, full);
-                    }
-                }
-                place.advance();
-            }
+            const i32 weights_row = expert * (transposed ? n : k);
+            bring<transposed>(memory, place, x, weights, blocks, row, transposed ? weights_row + column : column,
+                              transposed ? weights_row + column + 128 : weights_row);
         });
         return;
     }

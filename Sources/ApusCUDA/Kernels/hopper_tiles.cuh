@@ -2,26 +2,36 @@
 // What the products of Hopper share: a ring of stages that one thread fills by bulk tensor copies, two groups of 128 threads
 // that multiply 64 rows each in 128 registers, and panels through which a group writes its result by bulk stores.
 //
-// Tiles of 128 x 256 x 64; four stages of 48 KB. A group releases a stage when the next one's products are under way, and
+// Tiles of 128 x 256 x 64; stages of 48 KB. A group releases a stage when the next one's products are under way, and
 // one group may write while the other multiplies. Launch: 384 threads, 232,448 bytes of shared memory.
 
+#include "grouped_tiles.cuh"
 #include "hopper.cuh"
 
-constexpr int tile_m = 128, tile_n = 256, tile_k = 64, stages = 4, all_threads = 384, most_experts = 256;
+// How the shared memory is divided: stages of the ring, and panels of results. A file that divides it otherwise says so
+// before.
+#ifndef RING_STAGES
+#define RING_STAGES 4
+#define RESULT_PANELS 4
+#endif
+
+constexpr int tile_m = 128, tile_n = 256, tile_k = 64, stages = RING_STAGES, all_threads = 384, most_experts = 256;
 constexpr u32 panel_bytes = 64 * 128, a_bytes = 2 * panel_bytes, b_bytes = 4 * panel_bytes;
 constexpr u32 stage_bytes = a_bytes + b_bytes;
 
-/// Shared memory, in order: stages, two output panels a group, barriers, then the experts' offsets and first tiles.
+/// Shared memory, in order: stages, panels of results, barriers (four for other uses), then the experts' offsets and
+/// first tiles.
 struct Memory {
-    u32 ring, panels, full, empty;
+    u32 ring, panels, full, empty, others;
     i32 *offsets, *first_tile;
 
     explicit Memory(char *base) {
         ring = shared_address(base);
         panels = ring + stages * stage_bytes;
-        full = panels + 4 * panel_bytes;
+        full = panels + RESULT_PANELS * panel_bytes;
         empty = full + stages * 8;
-        offsets = (i32 *)(base + stages * stage_bytes + 4 * panel_bytes + 2 * stages * 8);
+        others = empty + stages * 8;
+        offsets = (i32 *)(base + (others + 4 * 8 - ring));
         first_tile = offsets + most_experts + 1;
     }
 };
@@ -46,13 +56,22 @@ template <class Tiles> inline void begin(const Memory &memory, const i32 *offset
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-        i32 sum = 0;
-        for (i64 e = 0; e < experts; ++e) {
+    if (threadIdx.x < 32) {
+        const i32 each = (i32)(experts + 31) / 32, from = threadIdx.x * each, to = min((i32)experts, from + each);
+        i32 mine = 0;
+        for (i32 e = from; e < to; ++e) mine += tiles(memory.offsets[e + 1] - memory.offsets[e]);
+        i32 upto = mine;
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            const i32 other = __shfl_up_sync(all_lanes, upto, step);
+            if (threadIdx.x >= step) upto += other;
+        }
+        i32 sum = upto - mine;
+        for (i32 e = from; e < to; ++e) {
             memory.first_tile[e] = sum;
             sum += tiles(memory.offsets[e + 1] - memory.offsets[e]);
         }
-        memory.first_tile[experts] = sum;
+        if (threadIdx.x == 31) memory.first_tile[experts] = upto;
     }
     __syncthreads();
 }
@@ -114,17 +133,22 @@ struct Writer {
         }
     }
 
-    /// 64 columns of bf16 from column 64 p of the result; a lane gives the rows of four 8 x 8 matrices, chunks
-    /// swizzled.
-    void fill(u32 panel, int p, const float (&sum)[128], bf16) const {
+    /// 64 columns of bf16; a lane gives the rows of four 8 x 8 matrices, chunks swizzled. Of its values, `value(i)`, i
+    /// from 8 c on are those of columns 16 c on, as in 32 of the sums.
+    template <class Value> void fill(u32 panel, Value value) const {
         const u32 row = panel + (warp * 16 + lane % 16) * 128;
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            const float *at = sum + p * 32 + c * 8;
+            const int i = c * 8;
             const u32 place = row + ((2 * c + lane / 16) ^ (lane % 8)) * 16;
-            store_matrices(place, bf16_pair(at[0], at[1]), bf16_pair(at[2], at[3]), bf16_pair(at[4], at[5]),
-                           bf16_pair(at[6], at[7]));
+            store_matrices(place, bf16_pair(value(i), value(i + 1)), bf16_pair(value(i + 2), value(i + 3)),
+                           bf16_pair(value(i + 4), value(i + 5)), bf16_pair(value(i + 6), value(i + 7)));
         }
+    }
+
+    /// 64 columns of bf16 from column 64 p of the result.
+    void fill(u32 panel, int p, const float (&sum)[128], bf16) const {
+        fill(panel, [&](int i) { return sum[p * 32 + i]; });
     }
 
     /// 32 columns of f32 from column 32 p.
@@ -141,3 +165,40 @@ struct Writer {
         }
     }
 };
+
+/// Calls `body(expert, row tile, column tile)` for the tiles of this block.
+template <class Body> inline void each_tile(const Memory &memory, i64 experts, i32 columns, Body body) {
+    i32 expert = 0;
+    for (i32 tile = blockIdx.x; tile < memory.first_tile[experts]; tile += gridDim.x) {
+        while (tile >= memory.first_tile[expert + 1]) ++expert;
+        const i32 local = tile - memory.first_tile[expert];
+        const i32 rows = (memory.first_tile[expert + 1] - memory.first_tile[expert]) / columns;
+        const i32 band = local / (raster_rows * columns), within = local - band * raster_rows * columns;
+        const i32 band_rows = min(raster_rows, rows - band * raster_rows);
+        body(expert, band * raster_rows + within % band_rows, within / band_rows);
+    }
+}
+
+/// Brings the blocks of k of one tile of `out = op(weights) x`: 128 rows of x from `row` on, and 256 columns of the result.
+/// With transposed weights, stored (columns, k), these are two times 128 of their rows, from `first` and from `second` on;
+/// else, stored (k, columns), the columns from `first` on of the rows from `second` on.
+template <bool transposed>
+inline void bring(
+    const Memory &memory, Place &place, const TensorMap &x, const TensorMap &weights, i32 blocks, i32 row, i32 first,
+    i32 second) {
+    for (i32 block = 0; block < blocks; ++block) {
+        barrier_wait(memory.empty + place.stage * 8, place.parity ^ 1);
+        const u32 a = memory.ring + place.stage * stage_bytes, b = a + a_bytes, full = memory.full + place.stage * 8;
+        barrier_expect(full, stage_bytes);
+        copy_box(a, x, block * tile_k, row, full);
+        if (transposed) {
+            copy_box(b, weights, block * tile_k, first, full);
+            copy_box(b + 2 * panel_bytes, weights, block * tile_k, second, full);
+        } else {
+            for (int panel = 0; panel < 4; ++panel) {
+                copy_box(b + panel * panel_bytes, weights, first + panel * 64, second + block * tile_k, full);
+            }
+        }
+        place.advance();
+    }
+}

@@ -101,6 +101,22 @@ inline void combine_rows_backward(
     }
 }
 
+/// y[i] = x[index[i]], rows of a single element; -1 gives 0. Launch ceil(n / 256), 256.
+extern "C" __global__ void gather_values_f32(float *y, const float *x, const i32 *index, i64 n) {
+    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = index[i] < 0 ? 0.0f : x[index[i]];
+}
+
+/// y[r] = the sum of x[r], in order. Launch ceil(rows / 256), 256.
+extern "C" __global__ void sum_of_rows_f32(float *y, const float *x, i64 rows, i64 width) {
+    const i64 row = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    float sum = 0;
+#pragma unroll 8
+    for (i64 i = 0; i < width; ++i) sum += x[row * width + i];
+    y[row] = sum;
+}
+
 #define DEFINE(suffix, T)                                                                                              \
     extern "C" __global__ void gather_rows_##suffix(                                                                   \
         T *y, i64 y_stride, const T *x, i64 x_stride, const i32 *index, const float *scale, i64 rows, i64 width) {     \

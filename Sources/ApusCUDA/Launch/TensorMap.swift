@@ -6,12 +6,12 @@ struct TensorMap: KernelArgument {
     private let words: [UInt64]
     private let tensor: Tensor
 
-    /// A map of a matrix, or of a stack of matrices one at a time, for boxes of 128 bytes by `boxRows` rows.
-    init(_ tensor: Tensor, boxRows: Int, driver: CUDADriver) throws(CUDAError) {
+    /// A map of a matrix, or of a stack of matrices, for boxes of 128 bytes by `boxRows` rows of `planes` matrices.
+    init(_ tensor: Tensor, boxRows: Int, planes: Int = 1, driver: CUDADriver) throws(CUDAError) {
         precondition(TensorMap.fits(tensor), "\(tensor.shape) \(tensor.dtype) is not for the copy engine")
         let (rank, size) = (tensor.shape.rank, tensor.dtype.byteCount)
         let extents = tensor.shape.dimensions.reversed().map { UInt64($0) }
-        let box = [UInt32(128 / size), UInt32(boxRows), 1].prefix(rank)
+        let box = [UInt32(128 / size), UInt32(boxRows), UInt32(planes)].prefix(rank)
         let code = withUnsafeTemporaryAllocation(byteCount: TensorMap.byteCount, alignment: 64) { map in
             guard let to = map.baseAddress, let from = UnsafeMutableRawPointer(bitPattern: UInt(tensor.address)) else {
                 preconditionFailure("a tensor without an address")

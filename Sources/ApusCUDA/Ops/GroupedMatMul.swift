@@ -14,7 +14,7 @@ extension CUDABackend: GroupedMatMulOp {
         guard out.count > 0 else { return }
         let form = transposed ? "grouped_transposed" : "grouped"
         let stacked = weights.reshaped(experts * weights.shape[1], weights.shape[2])
-        if x.dtype == .bf16, hasHopperKernels(experts), [x, stacked, out].allSatisfy(TensorMap.fits) {
+        if x.dtype == .bf16, hasHopperProducts(experts), [x, stacked, out].allSatisfy(TensorMap.fits) {
             let picked = try pick(x, rows)
             return try launch(
                 "\(form)_sm90a", hopperShape, try map(picked, boxRows: 128),
@@ -39,7 +39,7 @@ extension CUDABackend: GroupedMatMulOp {
             if !adds { try fill(gradient, with: 0) }
             return
         }
-        if x.dtype == .bf16, hasHopperKernels(experts), [dy, x, gradient].allSatisfy(TensorMap.fits) {
+        if x.dtype == .bf16, hasHopperProducts(experts), [dy, x, gradient].allSatisfy(TensorMap.fits) {
             return try launch(
                 "grouped_gradient_sm90a_\(gradient.suffix)", hopperShape, try map(dy, boxRows: 64),
                 try map(try pick(x, rows), boxRows: 64), try map(gradient, boxRows: 64), offsets, experts, n, k,
@@ -67,18 +67,20 @@ extension CUDABackend: GroupedMatMulOp {
         return LaunchShape(grid: (blocks, experts, 1), block: (columns, 1, 1), sharedBytes: columns * 768)
     }
 
-    /// Whether `Kernels/grouped_sm90a.cu` is there, and takes as many experts.
-    private func hasHopperKernels(_ experts: Int) -> Bool {
+    /// Whether `Kernels/grouped_sm90a.cu` and its like are there, and take as many experts.
+    func hasHopperProducts(_ experts: Int) -> Bool {
         limits.hasHopperKernels && limits.sharedMemory >= hopperShape.sharedBytes && experts <= 256
     }
 
     /// A block on every multiprocessor, which walks the tiles.
-    private var hopperShape: LaunchShape {
+    var hopperShape: LaunchShape {
         .blocks(device.multiprocessors, threads: 384, sharedBytes: 232_448)
     }
 
-    private func map(_ matrix: Tensor, boxRows: Int) throws -> TensorMap {
-        try TensorMap(matrix, boxRows: boxRows, driver: queue.context.driver)
+    /// For boxes of 128 bytes by `boxRows` rows; of a stack of matrices, by as many rows of one, or by one row of `planes`
+    /// matrices.
+    func map(_ matrix: Tensor, boxRows: Int = 1, planes: Int = 1) throws -> TensorMap {
+        try TensorMap(matrix, boxRows: boxRows, planes: planes, driver: queue.context.driver)
     }
 
     /// The copy engine finds rows in order only: picked ones are gathered before.

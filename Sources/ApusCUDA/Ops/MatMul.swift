@@ -12,6 +12,9 @@ extension CUDABackend: MatMulOp {
         if isBatchInvariant { return try multiplyInOneOrder(a, b, into: c, alpha: alpha, beta: beta) }
         for tensor in [a.tensor, b.tensor, c] { try wait(for: tensor) }
         let (left, right) = (try stored(a), try stored(b))
+        if try multiplyInParts(left, a.isTransposed, right, b.isTransposed, into: c, alpha: alpha, beta: beta) {
+            return
+        }
         let type = CUDABackend.productType(left, right)
         let (x, y) = (try converted(left, to: type), try converted(right, to: type))
         try into(c, from: type, reads: beta != 0) { c in
@@ -67,7 +70,7 @@ extension CUDABackend: MatMulOp {
     }
 
     /// Row-major `c = a b` is `c^T = b^T a^T` by columns, and what is row-major is its transpose by columns.
-    private func multiply(
+    func multiply(
         _ a: Tensor, _ aTransposed: Bool, _ b: Tensor, _ bTransposed: Bool, bias: Tensor? = nil, into c: Tensor,
         alpha: Float, beta: Float
     ) throws {

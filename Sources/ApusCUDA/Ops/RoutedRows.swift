@@ -7,9 +7,20 @@ extension CUDABackend: RoutedRowsOp {
     public func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws {
         let (rows, width) = (y.shape[0], y.rowCount)
         precondition(x.rowCount == width && x.dtype == y.dtype && index.count == rows)
+        if width == 1, x.dtype == .f32, scale == nil, x.isContiguous, y.isContiguous {
+            return try launch("gather_values_f32", .blocks(ceilDivide(rows, 256)), y, x, index, rows)
+        }
         try launch(
             "gather_rows_\(y.suffix)", .rows(rows, width: width), y, y.rowStride, x, x.rowStride, index, scale, rows,
             width)
+    }
+
+    public func scatterRows(_ x: Tensor, slotToRow: Tensor, choices: Int, into rows: Tensor) throws {
+        let (tokens, width) = (x.shape[0], x.rowCount)
+        precondition(rows.rowCount == width && rows.dtype == x.dtype && slotToRow.count == tokens * choices)
+        try launch(
+            "scatter_rows_\(x.suffix)", .rows(tokens, width: width), rows, rows.rowStride, x, x.rowStride, slotToRow,
+            tokens, choices, width)
     }
 
     public func combineRows(

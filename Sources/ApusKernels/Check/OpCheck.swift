@@ -26,7 +26,8 @@ public struct OpCheck: Sendable {
 
     /// Every check of every op of ``Backend``.
     public static let all: [OpCheck] = [
-        product, grouped, blockSparse, norm, activation, rotary, attention, router, gate, routerPass, routerLoss,
+        product, grouped, gatedExperts, blockSparse, norm, activation, rotary, attention, router, gate, routerPass,
+        routerLoss,
         capacity,
         routedRows, decode, loss, distillation, elementwise, reduction, optimizer,
     ].flatMap { $0.flatMap { $0 } }

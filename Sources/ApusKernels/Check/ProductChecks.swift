@@ -31,6 +31,28 @@ extension OpCheck {
                 probe.expect(c.tensor, zip(expected, c.values).map { $0 + $1 })
             }
         },
+        make("matmul of an f32 and a bf16 matrix", [.f32]) { probe in
+            // The products of a router, as large as those for which a device may take another way.
+            let (m, n, k) = (512, 128, 2048)
+            let (x, w) = (try probe.draw(m, k, dtype: .bf16), try probe.draw(n, k))
+            let logits = try probe.empty(m, n)
+            try probe.backend.matMul(x.tensor.matrix, w.tensor.transpose, into: logits)
+            probe.expect(logits, definition(m, n, k, { x.values[$0 * k + $1] }, { w.values[$1 * k + $0] }))
+            let dlogits = try probe.draw(k, n)
+            let tokens = try probe.draw(k, m, dtype: .bf16)
+            let old = try probe.draw(n, m)
+            try probe.backend.matMul(dlogits.tensor.transpose, tokens.tensor.matrix, into: old.tensor, adds: true)
+            let gradient = definition(n, m, k, { dlogits.values[$1 * n + $0] }, { tokens.values[$0 * m + $1] })
+            probe.expect(old.tensor, zip(old.values, gradient).map(+))
+        },
+        make("matmul of f32 matrices into bf16", [.bf16]) { probe in
+            let (m, n, k) = (1024, 1024, 128)
+            let (dlogits, w) = (try probe.draw(m, k, dtype: .f32), try probe.draw(k, n, dtype: .f32))
+            let dx = try probe.draw(m, n)
+            try probe.backend.matMul(dlogits.tensor.matrix, w.tensor.matrix, into: dx.tensor, adds: true)
+            let product = definition(m, n, k, { dlogits.values[$0 * k + $1] }, { w.values[$0 * n + $1] })
+            probe.expect(dx.tensor, zip(dx.values, product).map(+))
+        },
         make("matmul with bias") { probe in
             // An odd place of the bias too, where a device may have to add it in another way.
             for ((m, n, k), skipped) in zip(sizes, [0, 0, 1, 0]) {
@@ -121,7 +143,7 @@ extension OpCheck {
 }
 
 /// Rows in groups, one for each expert.
-private struct Groups {
+struct Groups {
     let offsets: [Int]
     let expertOfRow: [Int]
 

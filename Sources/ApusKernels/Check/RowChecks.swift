@@ -20,6 +20,27 @@ extension OpCheck {
             probe.expect(
                 y, (0..<20 * 33).map { index[$0 / 33] < 0 ? 0 : x.values[index[$0 / 33] * 33 + $0 % 33] })
         },
+        make("scatter rows") { probe in
+            // Slots without a row, and rows without a slot, which keep what they hold.
+            let (tokens, choices, width) = (7, 3, 40)
+            let x = try probe.draw(tokens, width)
+            let rows = try probe.draw(tokens * choices, width)
+            let slots = (0..<tokens * choices).map { $0 % 5 == 2 ? -1 : ($0 * 8) % (tokens * choices) }
+            try probe.backend.scatterRows(
+                x.tensor, slotToRow: probe.put(slots, slots.count), choices: choices, into: rows.tensor)
+            var expected = rows.values
+            for (slot, row) in slots.enumerated() where row >= 0 {
+                for i in 0..<width { expected[row * width + i] = x.values[slot / choices * width + i] }
+            }
+            probe.expect(rows.tensor, expected)
+        },
+        make("gather rows of one element", [.f32]) { probe in
+            let x = try probe.draw(300, 1)
+            let index = (0..<500).map { $0 % 7 == 3 ? -1 : probe.integer(below: 300) }
+            let y = try probe.empty(500, 1)
+            try probe.backend.gatherRows(x.tensor, index: probe.put(index, 500), scale: nil, into: y)
+            probe.expect(y, index.map { $0 < 0 ? 0 : x.values[$0] })
+        },
         make("combine rows") { probe in
             let input = try CombineInput(&probe)
             let y = try probe.draw(input.t, input.d)

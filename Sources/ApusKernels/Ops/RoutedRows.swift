@@ -7,6 +7,9 @@ import CApusKernels
 public protocol RoutedRowsOp {
     /// `y[r] = scale[r] * x[index[r]]`; -1 gives a zero row, `scale` (R) `f32` may be left out.
     func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws
+    /// `rows[slotToRow[t * K + k]] = x[t]`: the gather by the inverse map, which reads each token once. Rows that no slot
+    /// names are left alone.
+    func scatterRows(_ x: Tensor, slotToRow: Tensor, choices: Int, into rows: Tensor) throws
     /// `y[t] (+)= sum over k of weights[t, k] * rows[slotToRow[t * K + k]]`, in the order of k. Without weights this is the
     /// adjoint of a gather.
     func combineRows(_ rows: Tensor, slotToRow: Tensor, weights: Tensor?, choices: Int, into y: Tensor, adds: Bool)
@@ -34,6 +37,23 @@ extension CPUBackend: RoutedRowsOp {
             } else {
                 apus_gather_rows_bf16(
                     to.pointer(), to.rowStride, x.pointer(), x.rowStride, rows, factors, range.count, x.rowCount)
+            }
+        }
+    }
+
+    public func scatterRows(_ x: Tensor, slotToRow: Tensor, choices: Int, into rows: Tensor) throws {
+        precondition(x.rowCount == rows.rowCount && x.dtype == rows.dtype && slotToRow.count == x.shape[0] * choices)
+        try x.waitUntilReady()
+        try slotToRow.waitUntilReady()
+        let bytes = x.dtype.byteCount(elements: x.rowCount)
+        // Slots name different rows, so that tokens do not get in each other's way.
+        overRows(x.shape[0], width: choices * x.rowCount) { range in
+            let slots = slotToRow.pointer(to: Int32.self)
+            for token in range {
+                for slot in token * choices..<(token + 1) * choices where slots[slot] >= 0 {
+                    let row = rows[Int(slots[slot])..<Int(slots[slot]) + 1]
+                    row.rawPointer.copyMemory(from: x[token..<token + 1].rawPointer, byteCount: bytes)
+                }
             }
         }
     }

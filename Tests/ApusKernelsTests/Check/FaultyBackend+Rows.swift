@@ -40,6 +40,32 @@ extension FaultyBackend {
         done(.groupedWeightGradient, gradient)
     }
 
+    func fusesGatedExperts(_ dtype: DType, experts: Int, width: Int, hidden: Int) -> Bool {
+        inner.fusesGatedExperts(dtype, experts: experts, width: width, hidden: hidden)
+    }
+
+    func gatedExperts(
+        _ x: Tensor, weights: Tensor, offsets: Tensor, rowWeights: Tensor?, pre: Tensor?, into hidden: Tensor
+    ) throws {
+        try inner.gatedExperts(x, weights: weights, offsets: offsets, rowWeights: rowWeights, pre: pre, into: hidden)
+        done(.gatedExperts, pre, hidden)
+    }
+
+    func gatedExpertsBackward(
+        _ dy: Tensor, weights: Tensor, offsets: Tensor, rowWeights: Tensor?, pre: Tensor, hidden: Tensor,
+        weightGradients: Tensor?
+    ) throws {
+        try inner.gatedExpertsBackward(
+            dy, weights: weights, offsets: offsets, rowWeights: rowWeights, pre: pre, hidden: hidden,
+            weightGradients: weightGradients)
+        done(.gatedExpertsBackward, pre, hidden, weightGradients)
+    }
+
+    func scatterRows(_ x: Tensor, slotToRow: Tensor, choices: Int, into rows: Tensor) throws {
+        try inner.scatterRows(x, slotToRow: slotToRow, choices: choices, into: rows)
+        done(.scatterRows, rows)
+    }
+
     func gatherRows(_ x: Tensor, index: Tensor, scale: Tensor?, into y: Tensor) throws {
         try inner.gatherRows(x, index: index, scale: scale, into: y)
         done(.gatherRows, y)

@@ -8,7 +8,7 @@ import Synchronization
 final class FaultyBackend: Backend {
     /// The ops of `Backend`, by the names of their requirements.
     enum Op: String, CaseIterable, Sendable {
-        case matMul, groupedMatMul, groupedWeightGradient
+        case matMul, groupedMatMul, groupedWeightGradient, gatedExperts, gatedExpertsBackward
         case blockTopology, sdd, dsd, dstd, dds, ddst
         case rmsNorm, addRMSNorm, rmsNormBackward, layerNorm, layerNormBackward
         case activate, activateBackward, rotaryTable, rotate, attention, attentionBackward
@@ -16,7 +16,7 @@ final class FaultyBackend: Backend {
         case gateWeights, gateWeightsBackward, sumOverGroups, sumOverGroupsBackward, countChoices
         case chooseExperts, sumAndCount, softmaxGateBackward
         case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity
-        case gatherRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
+        case gatherRows, scatterRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
         case clamp, clampBackward, crossEntropy, crossEntropyBackward, divergence, distillationBackward
         case argMax, beginDecodeStep, storeKeys
         case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
