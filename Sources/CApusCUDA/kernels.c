@@ -47,6 +47,9 @@ static const unsigned char block_sparse_any_cu[] = {
 static const unsigned char block_sparse_bf16_cu[] = {
 #embed "../ApusCUDA/Kernels/block_sparse_bf16.cu" suffix(, 0)
 };
+static const unsigned char block_sparse_sm90a_cu[] = {
+#embed "../ApusCUDA/Kernels/block_sparse_sm90a.cu" suffix(, 0)
+};
 static const unsigned char block_topology_cu[] = {
 #embed "../ApusCUDA/Kernels/block_topology.cu" suffix(, 0)
 };
@@ -193,6 +196,7 @@ static const apus_kernel_file files[] = {
     HEADER("block_sparse.cuh", block_sparse_cuh),
     SOURCE("block_sparse_any.cu", block_sparse_any_cu),
     SOURCE("block_sparse_bf16.cu", block_sparse_bf16_cu),
+    SOURCE("block_sparse_sm90a.cu", block_sparse_sm90a_cu),
     SOURCE("block_topology.cu", block_topology_cu),
     SOURCE("capacity.cu", capacity_cu),
     HEADER("choice.cuh", choice_cuh),

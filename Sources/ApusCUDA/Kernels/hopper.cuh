@@ -36,6 +36,17 @@ inline void copy_box(u32 to, const TensorMap &map, i32 column, i32 row, u32 barr
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
+/// The same from a plane of a stack of matrices.
+inline void copy_box(u32 to, const TensorMap &map, i32 column, i32 row, i32 plane, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];"
+                 ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(plane), "r"(barrier) : "memory");
+}
+/// Brings a box of a plane to L2 and no further.
+inline void prefetch_box(const TensorMap &map, i32 column, i32 row, i32 plane) {
+    asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];"
+                 ::"l"(&map), "r"(column), "r"(row), "r"(plane) : "memory");
+}
 /// Starts writing a box from shared memory; what lies outside the tensor is left out.
 inline void store_box(const TensorMap &map, i32 column, i32 row, u32 from) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];"
@@ -62,6 +73,12 @@ template <int pending> inline void wait_stores() {
 
 inline void store_matrices(u32 address, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/// Each matrix transposed: an address gets a column.
+inline void store_transposed(u32 address, u32 a, u32 b, u32 c, u32 d) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};"
                  ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 

@@ -45,16 +45,20 @@ struct Place {
     }
 };
 
+/// Readies the barriers of the stages; the block must meet before it uses them.
+inline void init_barriers(const Memory &memory) {
+    if (threadIdx.x > 0) return;
+    for (int s = 0; s < stages; ++s) {
+        barrier_init(memory.full + s * 8, 1);
+        barrier_init(memory.empty + s * 8, 2);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
 /// Readies barriers and copies the offsets; `tiles(rows)` is the number of tiles of an expert with that many rows.
 template <class Tiles> inline void begin(const Memory &memory, const i32 *offsets, i64 experts, Tiles tiles) {
     for (i64 e = threadIdx.x; e <= experts; e += all_threads) memory.offsets[e] = offsets[e];
-    if (threadIdx.x == 0) {
-        for (int s = 0; s < stages; ++s) {
-            barrier_init(memory.full + s * 8, 1);
-            barrier_init(memory.empty + s * 8, 2);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
+    init_barriers(memory);
     __syncthreads();
     if (threadIdx.x < 32) {
         const i32 each = (i32)(experts + 31) / 32, from = threadIdx.x * each, to = min((i32)experts, from + each);
@@ -76,9 +80,10 @@ template <class Tiles> inline void begin(const Memory &memory, const i32 *offset
     __syncthreads();
 }
 
-/// Multiplies `blocks` blocks of 64 k as they arrive; `ready(stage address, block)` runs before a block is multiplied.
+/// Multiplies `blocks` blocks of 64 k as they arrive; `ready(stage address, block)` runs before a block is multiplied,
+/// and may find that it is the last: `blocks` is read again after it.
 template <int a_mn, int b_mn, class Ready>
-inline void multiply(float (&sum)[128], const Memory &memory, Place &place, i32 blocks, int group, Ready ready) {
+inline void multiply(float (&sum)[128], const Memory &memory, Place &place, const i32 &blocks, int group, Ready ready) {
     int before = 0;
     for (i32 block = 0; block < blocks; ++block) {
         barrier_wait(memory.full + place.stage * 8, place.parity);
@@ -107,6 +112,20 @@ inline void multiply(float (&sum)[128], const Memory &memory, Place &place, i32 
 #pragma unroll
     for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(sum[i])::"memory");
     if (blocks > 0 && threadIdx.x % 128 == 0) barrier_arrive(memory.empty + before * 8);
+}
+
+/// Zeroes the rows of a stage from `rows` on, of both operands, when both are mn-major: they are another expert's, or
+/// anything. Both groups call it, each for its half.
+inline void clear_rows(u32 stage, i32 rows, int group) {
+    for (i32 i = rows * 8 + threadIdx.x % 128; i < tile_k * 8; i += 128) {
+        for (int p = 0; p < 3; ++p) {
+            const int panel = p == 0 ? group : 2 + group * 2 + p - 1;
+            const u32 chunk = stage + panel * panel_bytes + i * 16;
+            asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(chunk), "r"(0) : "memory");
+        }
+    }
+    fence_async();
+    named_barrier(3, 256);
 }
 
 /// A group's threads and where each writes its part of a panel of 64 rows of 128 bytes.

@@ -15,7 +15,8 @@ extension CUDABackend: BlockSparseOp {
             blockSize: blockSize, blockColumns: experts * blocksPerExpert,
             columnIndices: try index(rows * blocksPerExpert), rowIndices: try index(rows * blocksPerExpert),
             rowOffsets: try index(rows + 1), columnOffsets: try index(experts * blocksPerExpert + 1),
-            transposeIndices: try index(rows * blocksPerExpert), rowStarts: try index(rows + 1))
+            transposeIndices: try index(rows * blocksPerExpert), rowStarts: try index(rows + 1),
+            blocksPerRow: blocksPerExpert)
         try launch(
             "block_topology", .blocks(ceilDivide(rows + 1, 256), sharedBytes: 4 * (experts + 1)),
             topology.columnIndices, topology.rowIndices, topology.rowOffsets, topology.columnOffsets,
@@ -26,6 +27,7 @@ extension CUDABackend: BlockSparseOp {
     public func sdd(_ a: Matrix, _ b: BlockStack, topology: BlockTopology, into values: Tensor) throws {
         let stack = b.tensor.shape
         precondition(a.columnCount == b.denseExtent && values.dtype == a.tensor.dtype && values.dtype == b.tensor.dtype)
+        if try sddOnHopper(a, b, topology, values) { return }
         guard topology.isTiled(values.dtype) else {
             return try launchSparse(
                 "sdd_any_\(values.suffix)", .blocks(ceilDivide(topology.blockElements, 256) * topology.blocks),
@@ -39,6 +41,7 @@ extension CUDABackend: BlockSparseOp {
     }
 
     public func dsd(_ values: Tensor, _ b: BlockStack, topology: BlockTopology, into c: Tensor, adds: Bool) throws {
+        if try dsdOnHopper(values, b, topology, c, adds: adds) { return }
         try rowProduct("dsd", values, b, topology, into: c, isResultTransposed: false, adds: adds)
     }
 
@@ -75,6 +78,7 @@ extension CUDABackend: BlockSparseOp {
     public func dstd(_ values: Tensor, _ b: Matrix, topology: BlockTopology, into c: BlockStack, adds: Bool) throws {
         let (stack, extent) = (c.tensor.shape, c.denseExtent)
         precondition(b.columnCount == extent && b.tensor.dtype == values.dtype)
+        if try dstdOnHopper(values, b, topology, c, adds: adds) { return }
         guard topology.isTiled(values.dtype) && !b.isTransposed else {
             return try launchSparse(
                 "dstd_any_\(values.suffix)_\(c.tensor.suffix)",
@@ -90,7 +94,7 @@ extension CUDABackend: BlockSparseOp {
     }
 
     /// Launches a kernel whose last arguments are the topology.
-    private func launchSparse<each Argument: KernelArgument>(
+    func launchSparse<each Argument: KernelArgument>(
         _ name: KernelName, _ shape: LaunchShape, _ topology: BlockTopology, _ arguments: repeat each Argument
     ) throws {
         try launch(
@@ -100,7 +104,7 @@ extension CUDABackend: BlockSparseOp {
     }
 
     /// As it stands, or transposed, in the names of kernels.
-    private func form(_ isTransposed: Bool) -> String { isTransposed ? "t" : "n" }
+    func form(_ isTransposed: Bool) -> String { isTransposed ? "t" : "n" }
 
     /// Tiles of 128 x 128 on the tensor cores; `Kernels/block_sparse_bf16.cu` has the same.
     private func tiledShape(_ x: Int, _ y: Int) -> LaunchShape {
@@ -110,7 +114,7 @@ extension CUDABackend: BlockSparseOp {
 
 extension BlockTopology {
     /// Whether the kernels on the tensor cores take these blocks.
-    fileprivate func isTiled(_ dtype: DType) -> Bool { dtype == .bf16 && blockSize % 64 == 0 }
+    func isTiled(_ dtype: DType) -> Bool { dtype == .bf16 && blockSize % 64 == 0 }
     /// Tiles along one side of a block.
     fileprivate var tiles: Int { ceilDivide(blockSize, 128) }
     fileprivate var blockElements: Int { blockSize * blockSize }

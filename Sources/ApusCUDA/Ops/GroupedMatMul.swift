@@ -68,9 +68,10 @@ extension CUDABackend: GroupedMatMulOp {
     }
 
     /// Whether `Kernels/grouped_sm90a.cu` and its like are there, and take as many experts.
-    func hasHopperProducts(_ experts: Int) -> Bool {
-        limits.hasHopperKernels && limits.sharedMemory >= hopperShape.sharedBytes && experts <= 256
-    }
+    func hasHopperProducts(_ experts: Int) -> Bool { hasHopperTiles && experts <= 256 }
+
+    /// Whether the tiles of `Kernels/hopper_tiles.cuh` are there.
+    var hasHopperTiles: Bool { limits.hasHopperKernels && limits.sharedMemory >= hopperShape.sharedBytes }
 
     /// A block on every multiprocessor, which walks the tiles.
     var hopperShape: LaunchShape {
@@ -84,7 +85,7 @@ extension CUDABackend: GroupedMatMulOp {
     }
 
     /// The copy engine finds rows in order only: picked ones are gathered before.
-    private func pick(_ x: Tensor, _ rows: Tensor?) throws -> Tensor {
+    func pick(_ x: Tensor, _ rows: Tensor?) throws -> Tensor {
         guard let rows else { return x }
         let picked = try empty(Shape(rows.count, x.rowCount), x.dtype, .workspace)
         try gatherRows(x, index: rows, scale: nil, into: picked)

@@ -21,18 +21,36 @@ struct BlockSparseLayout {
     /// E.
     let experts = 3
 
-    /// Blocks of 4, and those that a device multiplies in tiles of 128: half a tile, a whole one, one and a half. Blocks
+    /// Blocks of 4, and those that a device multiplies in tiles of 128: half a tile, a whole one, one and a half, two. Blocks
     /// are ragged, experts and block rows without any among them, and extents whole vectors and not.
-    static let all = [
+    static let all =
+        [
+            BlockSparseLayout(
+                block: 4, perExpert: 2, columns: [[0, 1], [0, 1], [4, 5], [4, 5]], starts: [0, 4, 5, 9, 11], q: 19),
+            BlockSparseLayout(
+                block: 4, perExpert: 2, columns: [[0, 3], [], [1, 3, 4], [1]], starts: [0, 4, 7, 11, 12], q: 8),
+            BlockSparseLayout(
+                block: 64, perExpert: 2, columns: [[0, 1], [0, 1], [], [5]], starts: [0, 64, 70, 73, 80], q: 136),
+            BlockSparseLayout(
+                block: 128, perExpert: 2, columns: [[0, 1], [0, 1], [4, 5]], starts: [0, 128, 130, 140], q: 24, spare: 2
+            ),
+            BlockSparseLayout(block: 192, perExpert: 1, columns: [[0], [0], [2]], starts: [0, 192, 200, 205], q: 19),
+        ] + wide
+
+    /// For tiles 256 wide that a device's blocks take in turn: an odd number of blocks, a tile and a bit of the dense extent,
+    /// whole and broken halves of a tile, block rows with as many blocks and not of one expert's, and more block rows and
+    /// columns than a device has multiprocessors.
+    private static let wide = [
         BlockSparseLayout(
-            block: 4, perExpert: 2, columns: [[0, 1], [0, 1], [4, 5], [4, 5]], starts: [0, 4, 5, 9, 11], q: 19),
+            block: 128, perExpert: 3, columns: [[0, 1, 2], [0, 1, 2], [6, 7, 8]], starts: [0, 128, 198, 238], q: 264),
+        BlockSparseLayout(block: 256, perExpert: 1, columns: [[0], [0], [2]], starts: [0, 256, 386, 406], q: 72),
         BlockSparseLayout(
-            block: 4, perExpert: 2, columns: [[0, 3], [], [1, 3, 4], [1]], starts: [0, 4, 7, 11, 12], q: 8),
+            block: 192, perExpert: 2, columns: [[0, 1], [0, 1], [4, 5]], starts: [0, 192, 260, 265], q: 24),
         BlockSparseLayout(
-            block: 64, perExpert: 2, columns: [[0, 1], [0, 1], [], [5]], starts: [0, 64, 70, 73, 80], q: 136),
+            block: 64, perExpert: 2, columns: [[0, 3], [1, 3], [2, 5]], starts: [0, 64, 128, 140], q: 136),
         BlockSparseLayout(
-            block: 128, perExpert: 2, columns: [[0, 1], [0, 1], [4, 5]], starts: [0, 128, 130, 140], q: 24, spare: 2),
-        BlockSparseLayout(block: 192, perExpert: 1, columns: [[0], [0], [2]], starts: [0, 192, 200, 205], q: 19),
+            block: 64, perExpert: 50, columns: (0..<200).map { [$0 * 3 / 4] }, starts: (0...200).map { $0 + $0 / 2 },
+            q: 264),
     ]
 
     /// R.
@@ -55,7 +73,8 @@ struct BlockSparseLayout {
         return BlockTopology(
             blockSize: block, blockColumns: exact.blockColumns, columnIndices: try spared(exact.columnIndices),
             rowIndices: try spared(exact.rowIndices), rowOffsets: exact.rowOffsets, columnOffsets: exact.columnOffsets,
-            transposeIndices: try spared(exact.transposeIndices), rowStarts: exact.rowStarts)
+            transposeIndices: try spared(exact.transposeIndices), rowStarts: exact.rowStarts,
+            blocksPerRow: exact.blocksPerRow)
     }
 
     /// Dense row, sparse column and place in the values, of every element that is there.

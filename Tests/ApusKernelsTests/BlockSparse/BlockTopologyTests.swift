@@ -17,6 +17,7 @@ import Testing
         #expect(integers(topology.columnOffsets) == [0, 2, 2, 4, 5])
         #expect(integers(topology.transposeIndices) == [0, 2, 1, 4, 3])
         #expect((topology.blockRows, topology.blocks, topology.valueCount) == (6, 5, 20))
+        #expect(topology.blocksPerRow == nil)
     }
 
     @Test func `experts side by side, the last block row of each ragged`() throws {
@@ -29,6 +30,19 @@ import Testing
         #expect(integers(topology.columnOffsets) == [0, 2, 4, 4, 4, 6, 8, 9, 10])
         #expect(integers(topology.transposeIndices) == [0, 2, 1, 3, 4, 6, 5, 7, 8, 9])
         #expect(topology.blockColumns == 8)
+        #expect(topology.blocksPerRow == 2)
+    }
+
+    @Test func `as many blocks in every row is known, whichever they are`() throws {
+        func perRow(_ rows: [[Int]], starts: [Int]) throws -> Int? {
+            try BlockTopology(rows: rows, blockColumns: 4, blockSize: 2, starts: starts, on: backend).blocksPerRow
+        }
+        #expect(try perRow([[0, 3], [1, 2], []], starts: [0, 2, 3, 3]) == 2)
+        // Rows without blocks, and values that do not begin at 2 i.
+        #expect(try perRow([[0, 3], [1, 2], []], starts: [0, 2, 3, 4]) == nil)
+        #expect(try perRow([[0], [], [1]], starts: [0, 2, 2, 4]) == nil)
+        #expect(try perRow([[0, 1], [2]], starts: [0, 2, 4]) == nil)
+        #expect(try perRow([[], []], starts: [0, 0, 0]) == nil)
     }
 
     @Test func `no row at all`() throws {

@@ -30,6 +30,9 @@ public struct BlockTopology: Sendable {
     public let transposeIndices: Tensor
     /// (M + 1) the first dense row of each block row.
     public let rowStarts: Tensor
+    /// n, where every block row that stands for rows has n blocks and those without any come last: all values are then
+    /// one matrix, block row i from its row i b on, and block p is of block row p / n. Nil for other topologies.
+    public let blocksPerRow: Int?
 
     /// Block rows that experts with `rows` rows between them take at most, each ending in a ragged one.
     public static func blockRowBound(rows: Int, experts: Int, blockSize: Int) -> Int {
@@ -70,12 +73,13 @@ public struct BlockTopology: Sendable {
         columnOffsets = try tensor(BlockTopology.offsets(byColumn.map(\.count)))
         transposeIndices = try tensor(byColumn.flatMap { $0 })
         rowStarts = try tensor(starts)
+        blocksPerRow = BlockTopology.blocksPerRow(rows.map(\.count), starts: starts)
     }
 
-    /// A topology made of its parts, for a device that fills them itself.
+    /// A topology made of its parts, for a device that fills them itself and knows ``blocksPerRow`` or says nil.
     public init(
         blockSize: Int, blockColumns: Int, columnIndices: Tensor, rowIndices: Tensor, rowOffsets: Tensor,
-        columnOffsets: Tensor, transposeIndices: Tensor, rowStarts: Tensor
+        columnOffsets: Tensor, transposeIndices: Tensor, rowStarts: Tensor, blocksPerRow: Int?
     ) {
         self.blockSize = blockSize
         self.blockColumns = blockColumns
@@ -85,6 +89,15 @@ public struct BlockTopology: Sendable {
         self.columnOffsets = columnOffsets
         self.transposeIndices = transposeIndices
         self.rowStarts = rowStarts
+        self.blocksPerRow = blocksPerRow
+    }
+
+    /// What all block rows have, up to the last that has any, after which none stands for a row.
+    private static func blocksPerRow(_ counts: [Int], starts: [Int]) -> Int? {
+        guard let last = counts.lastIndex(where: { $0 > 0 }), starts[last + 1] == starts[counts.count],
+            counts[...last].allSatisfy({ $0 == counts[0] })
+        else { return nil }
+        return counts[0]
     }
 
     private static func offsets(_ counts: [Int]) -> [Int] {
