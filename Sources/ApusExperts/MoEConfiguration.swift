@@ -24,11 +24,22 @@ public struct RouterConfiguration: Sendable, Equatable {
     public var gumbel: Bool
     /// How much the selection bias moves each step towards balance (auxiliary-loss-free balancing); sigmoid only.
     public var biasRate: Float
+    /// Tokens and experts are compared by their angle; `nil` for a linear router.
+    public var cosine: CosineConfiguration?
+    /// Which groups of experts a token may use; `nil` for all experts.
+    public var groupLimit: GroupLimit?
+    /// N of a two-level router (SMILE): a gate chooses one of the nodes, on which E / N experts lie, and another K of its
+    /// experts; `nil` for a router of one level. The balance loss is then one for each level.
+    public var nodes: Int?
+    /// How the gate goes from many experts to one; `nil` for a gate that chooses K from the first step on.
+    public var annealing: DenseToSparse?
 
     /// Softmax over all experts, top K, weights as they are.
     public init(
         scoring: Scoring = .softmaxThenTopK, renormalizes: Bool = false, weightScale: Float = 1, jitter: Float = 0,
-        gumbel: Bool = false, biasRate: Float = 0
+        gumbel: Bool = false, biasRate: Float = 0, cosine: CosineConfiguration? = nil, groupLimit: GroupLimit? = nil,
+        nodes: Int? = nil,
+        annealing: DenseToSparse? = nil
     ) {
         self.scoring = scoring
         self.renormalizes = renormalizes
@@ -36,6 +47,15 @@ public struct RouterConfiguration: Sendable, Equatable {
         self.jitter = jitter
         self.gumbel = gumbel
         self.biasRate = biasRate
+        self.cosine = cosine
+        self.groupLimit = groupLimit
+        self.nodes = nodes
+        self.annealing = annealing
+    }
+
+    /// The groups that a token is held to: those of ``groupLimit``, or its node.
+    var effectiveGroupLimit: GroupLimit? {
+        nodes.map { GroupLimit(groups: $0, chosen: 1, score: .sum) } ?? groupLimit
     }
 }
 
@@ -43,17 +63,28 @@ public struct RouterConfiguration: Sendable, Equatable {
 public enum TokenPolicy: Sendable, Equatable {
     /// All of them (MegaBlocks).
     case dropless
-    /// At most C each: `C = max(ceil(factor * K * T / E), minimum)`, T the tokens of a routing group.
-    case capacity(factor: Float, minimum: Int, order: DropOrder)
+    /// At most C each in training: `C = max(ceil(factor * K * T / E), minimum)`, T the tokens of a routing group.
+    ///
+    /// A factor of 0 is the smallest C that drops nothing of the group, and a negative one the same but no more than that of
+    /// its magnitude (Tutel's dynamic capacity); both make the host read how many tokens each expert got. `evaluation` is the
+    /// factor where a loss is evaluated (Switch Transformers has 1 and 2), `nil` for none; generation never drops.
+    case capacity(factor: Float, minimum: Int, order: DropOrder, evaluation: Float? = nil)
 
     /// Who stays when an expert gets more than its capacity.
     public enum DropOrder: String, Sendable, CaseIterable {
         /// The first in the sequence; all first choices before all second choices (GShard, DeepSpeed).
         case position
-        /// A uniform draw for each choice decides (random token selection, Z-code M3 section 3).
+        /// A uniform draw for each choice decides (random token selection, Z-code M3 section 3). Nothing is drawn outside
+        /// training, where this is ``position``.
         case random
         /// The highest score (DeepSpeed's `drop_policy: probs`).
         case probability
+        /// All first choices before all second choices, and among them the tokens whose best expert has the highest
+        /// probability (batch-prioritised routing, Riquelme et al. 2021 section 4).
+        case importance
+
+        /// Most choices for each token that can be ordered by importance: a choice's rank is a power of two in a number.
+        public static let mostImportanceChoices = 11
     }
 }
 
@@ -124,13 +155,19 @@ public struct MoEConfiguration: Sendable, Equatable {
     /// Whether a dense expert of the same width runs beside, mixed by a learned two-way softmax (PR-MoE, DeepSpeed-MoE
     /// section 3.1).
     public var isResidual: Bool
+    /// Share of the experts' hidden activations that is dropped in training (expert dropout, Switch Transformers section
+    /// 2.4); 0 for none.
+    public var dropout: Float
+
+    /// Experts that compute a token outside training: one where a gate is annealed, else K.
+    public var servedChoices: Int { router.annealing == nil ? choices : 1 }
 
     /// A layer of `experts` experts `width` wide, `choices` of them for each token; everything else optional.
     public init(
         experts: Int, choices: Int, width: Int, activation: Activation = .swiglu,
         router: RouterConfiguration = RouterConfiguration(), policy: TokenPolicy = .dropless,
         bank: ExpertBankKind = .grouped, blockSize: Int = 128, losses: RouterLosses = RouterLosses(),
-        sharedWidth: Int = 0, isResidual: Bool = false
+        sharedWidth: Int = 0, isResidual: Bool = false, dropout: Float = 0
     ) {
         self.experts = experts
         self.choices = choices
@@ -143,5 +180,6 @@ public struct MoEConfiguration: Sendable, Equatable {
         self.losses = losses
         self.sharedWidth = sharedWidth
         self.isResidual = isResidual
+        self.dropout = dropout
     }
 }

@@ -8,7 +8,7 @@ import ApusTensor
 ///
 /// 1. Route: which experts, with which weights.
 /// 2. Dispatch: start to bring the tokens there, chunk by chunk; the shared expert computes meanwhile.
-/// 3. Compute: the bank, on each chunk's rows.
+/// 3. Compute: the bank, on each chunk's rows. In training a share of the experts' hidden activations may be dropped.
 /// 4. Combine: bring the results back, weighted, summed over a token's choices in order.
 ///
 /// PR-MoE's residual expert (DeepSpeed-MoE section 3.1) is mixed in last: `y = c0 * moe(x) + c1 * dense(x)`.
@@ -27,13 +27,15 @@ public struct MoELayer {
     public let residual: ResidualExpert?
     /// In how many pieces the tokens are dispatched, so that exchange and computation can overlap.
     public let chunks: Int
+    /// Share of the routed experts' hidden activations that is dropped in training; 0 for none.
+    public let dropout: Float
     /// What the tokens pass on their way in and out; `nil` when the layer reads the residual stream as it is.
     public let boundary: (any TokenBoundary)?
 
     /// A layer of its parts.
     public init(
         layer: Int, router: any Router, dispatcher: any Dispatcher = LocalDispatcher(), bank: any ExpertBank,
-        shared: (any FeedForwardLayer)? = nil, residual: ResidualExpert? = nil, chunks: Int = 1,
+        shared: (any FeedForwardLayer)? = nil, residual: ResidualExpert? = nil, chunks: Int = 1, dropout: Float = 0,
         boundary: (any TokenBoundary)? = nil
     ) {
         precondition(chunks >= 1)
@@ -44,6 +46,7 @@ public struct MoELayer {
         self.shared = shared
         self.residual = residual
         self.chunks = chunks
+        self.dropout = dropout
         self.boundary = boundary
     }
 
@@ -60,21 +63,22 @@ public struct MoELayer {
         let tape = context.forward.tape
         let x = try boundary?.enter(x, on: tape) ?? x
         let routing = try router.route(x, layer: layer, context)
+        let draws = try draws(routing.decision, context)
         var hidden: Variable
         if chunks > 1,
             let pieces = try Chunking.split(
                 x, routing, into: chunks, mayBeEmpty: dispatcher.exchangesRows, on: tape)
         {
-            hidden = try runChunks(pieces, of: x, on: tape)
-        } else if dispatcher is LocalDispatcher,
+            hidden = try runChunks(pieces, of: x, draws, on: tape)
+        } else if draws == nil, dispatcher is LocalDispatcher,
             let whole = try bank.wholeLayer(
                 x, weights: routing.weights, routing.decision, base: { try shared?(x, on: tape) }, on: tape)
         {
             hidden = whole
         } else {
-            let flight = try dispatcher.dispatch(x, routing.decision, on: tape)
+            let flight = try dispatcher.dispatch(x, routing.decision, numbers: draws?.numbers, on: tape)
             let base = try shared?(x, on: tape)
-            let results = try bank(flight.finish(), on: tape)
+            let results = try compute(flight.finish(), draws, on: tape)
             hidden = try dispatcher.combine(
                 results, weights: routing.weights, routing.decision, base: base, on: tape
             ).finish()
@@ -83,17 +87,43 @@ public struct MoELayer {
         return Output(hidden: try boundary?.leave(hidden, on: tape) ?? hidden, routing: routing)
     }
 
+    /// What the dropout of a pass draws by.
+    private struct Draws {
+        /// (T, 2 K).
+        let numbers: Tensor
+        let stream: RandomStream
+    }
+
+    private func draws(_ decision: RoutingDecision, _ context: MoEContext) throws -> Draws? {
+        guard dropout > 0, let step = context.forward.trainingStep else { return nil }
+        let numbers = try SlotNumbers.of(
+            tokens: decision.tokenCount, from: context.forward.layout.firstGlobalToken, choices: decision.choices,
+            context.forward.tape.backend)
+        return Draws(
+            numbers: numbers,
+            stream: RandomStream(seed: context.forward.seed, purpose: .expertDropout, layer: layer, step: step))
+    }
+
+    private func compute(_ rows: RoutedRows, _ draws: Draws?, on tape: Tape) throws -> Variable {
+        try bank(draws.map { rows.dropping(dropout, $0.stream) } ?? rows, on: tape)
+    }
+
     /// Starts the exchange of the next piece before computing the present one.
-    private func runChunks(_ pieces: [Chunking.Piece], of x: Variable, on tape: Tape) throws -> Variable {
-        var flight: InFlight? = try dispatcher.dispatch(pieces[0].x, pieces[0].decision, on: tape)
+    private func runChunks(
+        _ pieces: [Chunking.Piece], of x: Variable, _ draws: Draws?, on tape: Tape
+    ) throws -> Variable {
+        func dispatch(_ piece: Chunking.Piece) throws -> InFlight {
+            try dispatcher.dispatch(piece.x, piece.decision, numbers: draws?.numbers[piece.tokens], on: tape)
+        }
+        var flight: InFlight? = try dispatch(pieces[0])
         let base = try shared?(x, on: tape)
         var results: [Variable] = []
         for (index, piece) in pieces.enumerated() {
             guard let present = flight.take() else { preconditionFailure("every piece is dispatched before its turn") }
             if index + 1 < pieces.count {
-                flight = try dispatcher.dispatch(pieces[index + 1].x, pieces[index + 1].decision, on: tape)
+                flight = try dispatch(pieces[index + 1])
             }
-            let computed = try bank(present.finish(), on: tape)
+            let computed = try compute(present.finish(), draws, on: tape)
             let part = try base.map { try Chunking.slice($0, piece.tokens, on: tape) }
             results.append(
                 try dispatcher.combine(computed, weights: piece.weights, piece.decision, base: part, on: tape).finish())

@@ -16,9 +16,10 @@ struct Pass {
     /// - Parameters:
     ///   - batch: Each sequence's tokens, not empty: all of them, or with `cache` those that are new.
     ///   - sequences: Their names in `cache`.
+    ///   - isEvaluation: Whether a policy's capacity for evaluation holds, for each sequence by itself.
     func logits(
         _ batch: [some Collection<Int32>], sequences: [BlockCache.SequenceID]? = nil, rows: [Int32]? = nil,
-        _ cache: BlockCache? = nil
+        _ cache: BlockCache? = nil, isEvaluation: Bool = false
     ) throws -> Tensor {
         let tokens = try tensor(batch.flatMap { $0 })
         // A pass that only fills the cache still ends in a product, of one row that nobody reads.
@@ -26,7 +27,8 @@ struct Pass {
         let body = { (layout: TokenLayout) in
             let tape = Tape(backend: backend, isRecording: false)
             let context = MoEContext(
-                forward: ForwardContext(tape: tape, layout: layout, keyValues: cache), countsLoads: false)
+                forward: ForwardContext(tape: tape, layout: layout, keyValues: cache), countsLoads: false,
+                isEvaluation: isEvaluation)
             return try model.logits(tokens: tokens, rows: rows, context)
         }
         guard let cache, let sequences else { return try body(layout(batch)) }
@@ -36,7 +38,8 @@ struct Pass {
     /// The loss in nats of each of the batch's tokens (T) against `targets` (T); 0 where the target is negative.
     func losses(_ batch: [some Collection<Int32>], targets: [Int32]) throws -> [Float] {
         let tape = Tape(backend: backend, isRecording: false)
-        let context = MoEContext(forward: ForwardContext(tape: tape, layout: try layout(batch)))
+        let context = MoEContext(
+            forward: ForwardContext(tape: tape, layout: try layout(batch)), isEvaluation: true)
         return try backend.floats(
             model.loss(tokens: tensor(batch.flatMap { $0 }), targets: tensor(targets), scale: 1, context).perToken)
     }

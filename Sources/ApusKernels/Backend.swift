@@ -11,7 +11,7 @@ public import ApusTensor
 public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, GatedExpertsOp, BlockSparseOp, NormOp,
     ActivationOp, RotaryOp,
     AttentionOp, RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp, ClampOp, CrossEntropyOp,
-    DistillationOp,
+    DistillationOp, DropoutOp,
     ElementwiseOp, OptimizerOp, TransferOp, RouterPassOp, DecodeOp, RecordingOp, ClockOp
 {
     /// The memory of this device.

@@ -61,6 +61,51 @@ import Testing
             ]
         }
         let capacity = TokenPolicy.capacity(factor: 0.7, minimum: 1, order: .random)
+        let all = RouterLosses(balance: 3, z: 2, importance: 4)
+        for scoring in RouterConfiguration.Scoring.allCases {
+            let cosine = CosineConfiguration(width: 5, temperature: 0.4, floor: 0.1)
+            cases += [
+                Case(
+                    name: "\(scoring), cosine, all losses, some tokens masked",
+                    configuration: moe(RouterConfiguration(scoring: scoring, cosine: cosine), all), mask: half),
+                Case(
+                    name: "\(scoring), cosine, renormalised, jitter",
+                    configuration: moe(
+                        RouterConfiguration(scoring: scoring, renormalizes: true, jitter: 0.2, cosine: cosine)),
+                    step: 3),
+                Case(
+                    name: "\(scoring), groups, all losses",
+                    configuration: moe(
+                        RouterConfiguration(
+                            scoring: scoring, groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo)), all)),
+                Case(
+                    name: "\(scoring), capacity by importance",
+                    configuration: moe(
+                        RouterConfiguration(scoring: scoring), all,
+                        policy: .capacity(factor: -0.7, minimum: 1, order: .importance), bank: .padded), step: 2),
+            ]
+        }
+        cases += [
+            Case(name: "two levels, all losses", configuration: moe(RouterConfiguration(nodes: 2), all), mask: half),
+            Case(
+                name: "two levels, balance, jitter",
+                configuration: moe(
+                    RouterConfiguration(renormalizes: true, jitter: 0.2, nodes: 2), RouterLosses(balance: 3)), step: 4),
+        ]
+        for step in [1, 9, 30] {
+            let schedule = DenseToSparse(start: 2, end: 0.5, steps: 20, threshold: 0.15)
+            var annealed = moe(RouterConfiguration(weightScale: 1.3, annealing: schedule), all, shared: 3)
+            annealed.choices = 4
+            cases.append(Case(name: "annealed, step \(step)", configuration: annealed, step: step, mask: half))
+            annealed.router.renormalizes = true
+            cases.append(Case(name: "annealed and renormalised, step \(step)", configuration: annealed, step: step))
+        }
+        for bank in [ExpertBankKind.grouped, .padded] {
+            var dropping = moe(policy: capacity, bank: bank, shared: 3)
+            dropping.dropout = 0.4
+            cases.append(Case(name: "expert dropout, \(bank)", configuration: dropping, step: 2))
+            cases.append(Case(name: "expert dropout, \(bank), chunks", configuration: dropping, step: 2, chunks: 3))
+        }
         cases += Activation.allCases.filter { $0 != .relu }.map {
             Case(name: "\($0)", configuration: moe(activation: $0, shared: 3, residual: true))
         }

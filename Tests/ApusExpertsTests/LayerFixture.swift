@@ -22,8 +22,19 @@ struct LayerFixture {
     ) throws {
         var parameters = ParameterList(width: width, index: index)
         let configuration = configuration
+        let cosine = configuration.router.cosine.map {
+            CosineProjection(
+                projection: parameters.declare("projection", $0.width, width, role: .router),
+                temperature: parameters.declare(
+                    "temperature", 1, role: .router, initializer: .constant($0.initialParameter)), floor: $0.floor)
+        }
+        let nodes = configuration.router.nodes.map {
+            NodeGate(weight: parameters.declare("nodes", $0, width, role: .router))
+        }
         router = TopKRouter(
-            weight: parameters.declare("gate", configuration.experts, width, role: .router),
+            weight: parameters.declare(
+                "gate", configuration.experts, configuration.router.cosine?.width ?? width, role: .router),
+            cosine: cosine, nodes: nodes,
             selectionBias: configuration.router.biasRate > 0
                 ? parameters.declare("bias", configuration.experts, role: .router, initializer: .constant(0)) : nil,
             choices: configuration.choices, configuration: configuration.router, policy: configuration.policy,
@@ -39,7 +50,9 @@ struct LayerFixture {
                 coefficient: parameters.declare("coefficient", 2, width, role: .router),
                 bias: parameters.declare("coefficient.bias", 2, role: .router, initializer: .normal(deviation: 0.3)))
             : nil
-        layer = MoELayer(layer: index, router: router, bank: bank, shared: shared, residual: residual, chunks: chunks)
+        layer = MoELayer(
+            layer: index, router: router, bank: bank, shared: shared, residual: residual, chunks: chunks,
+            dropout: configuration.dropout)
         store = try ParameterStore(parameters.all, backend: backend, precision: precision, isTrained: true)
         try store.initialize(seed: seed, backend: backend)
         self.backend = backend

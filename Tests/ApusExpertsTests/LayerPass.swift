@@ -25,6 +25,7 @@ struct LayerPass {
         var step: Int? = 1
         var seed: UInt64 = 3
         var globalTokens: Int?
+        var isEvaluation = false
     }
 
     /// Runs forward, and backward from the gradient `dy` (T, D) when there is one, into cleared gradients.
@@ -36,7 +37,8 @@ struct LayerPass {
             forward: ForwardContext(
                 tape: tape, layout: try setting.layout ?? fixture.layout([x.shape[0]]), trainingStep: setting.step,
                 seed: setting.seed),
-            trace: setting.trace, report: report, globalTokens: setting.globalTokens)
+            trace: setting.trace, report: report, globalTokens: setting.globalTokens,
+            isEvaluation: setting.isEvaluation)
         let input = tape.leaf(x)
         let result = try fixture.layer(input, context)
         output = result.hidden.tensor

@@ -64,11 +64,88 @@ import Testing
                         scores.floats()[$0 / 2 * 5 + expert] > scores.floats()[$1 / 2 * 5 + expert]
                     }
                     #expect(Set(kept) == Set(ranked.prefix(capacity)))
+                case .importance:
+                    let best = { (slot: Int) in scores.floats()[slot / 2 * 5..<slot / 2 * 5 + 5].max() ?? 0 }
+                    let ranked = slots.sorted { ($0 % 2, -best($0)) < ($1 % 2, -best($1)) }
+                    #expect(Set(kept) == Set(ranked.prefix(capacity)))
                 case .random: break
                 }
             }
         }
         #expect((dropped > 0) == (factor < 5))
+    }
+
+    /// By hand: tokens 0 to 3 want expert 0 first, with probabilities 0.6, 0.9, 0.5 and 0.8.
+    @Test(arguments: [(1, [1]), (2, [1, 3]), (3, [0, 1, 3])])
+    func `the important tokens stay`(_ entry: (capacity: Int, tokens: [Int])) throws {
+        let fixture = try LayerFixture(
+            MoEConfiguration(
+                experts: 2, choices: 1, width: 3,
+                policy: .capacity(factor: Float(entry.capacity) / 2, minimum: 1, order: .importance)), width: 1)
+        try fixture.assign("gate", [1, 0])
+        // The logit difference of a probability p is log(p / (1 - p)).
+        let x = try fixture.backend.allocator.tensor([0.405, 2.197, 0, 1.386] as [Float], Shape(4, 1))
+        let pass = try LayerPass(fixture, x)
+        #expect((0..<4).filter { pass.kept[$0] == 0 } == entry.tokens)
+    }
+
+    @Test(arguments: [ExpertBankKind.grouped, .padded])
+    func `a capacity of 0 is the smallest that drops nothing, a negative one has a bound`(
+        _ bank: ExpertBankKind
+    ) throws {
+        let free = try LayerFixture(
+            MoEConfiguration(
+                experts: 5, choices: 2, width: 7, router: RouterConfiguration(renormalizes: true),
+                losses: RouterLosses(balance: 0.5, z: 0.1, importance: 0.3), sharedWidth: 3), width: 9)
+        let x = try free.input(51)
+        let expected = try LayerPass(
+            free, x, LayerPass.Setting(layout: try free.layout(PolicyTests.lengths), step: 4))
+        func pass(_ factor: Float) throws -> LayerPass {
+            let fixture = try LayerFixture(PolicyTests.moe(.position, factor: factor, bank: bank), width: 9)
+            let layout = try fixture.layout(PolicyTests.lengths)
+            return try LayerPass(fixture, x, LayerPass.Setting(layout: layout, step: 4))
+        }
+        var begin = 0
+        let loads = PolicyTests.lengths.map { length in
+            let slots = expected.chosen[2 * begin..<2 * (begin + length)]
+            begin += length
+            return (0..<5).map { expert in slots.count { $0 == expert } }.max() ?? 0
+        }
+        let none = try pass(0)
+        #expect(none.routing.decision.capacities == loads)
+        #expect(none.kept == expected.chosen)
+        expectClose(none.output, expected.output.doubles, within: 1e-6, "output")
+        let usual = try pass(1).routing.decision.capacities
+        let bounded = try pass(-1)
+        #expect(bounded.routing.decision.capacities == zip(loads, usual).map { min($0, $1) })
+        #expect(bounded.routing.decision.capacities != loads && bounded.kept.contains(-1))
+        #expect(try pass(-50).routing.decision.capacities == loads)
+    }
+
+    @Test(arguments: [ExpertBankKind.grouped, .padded], Order.allCases)
+    func `an evaluation has a capacity of its own, and generation none`(_ bank: ExpertBankKind, _ order: Order) throws {
+        var configuration = PolicyTests.moe(order, factor: 0.5, bank: bank)
+        configuration.policy = .capacity(factor: 0.5, minimum: 1, order: order, evaluation: 0.75)
+        let fixture = try LayerFixture(configuration, width: 9)
+        let x = try fixture.input(51)
+        func pass(step: Int?, isEvaluation: Bool = false) throws -> LayerPass {
+            var setting = LayerPass.Setting(layout: try fixture.layout(PolicyTests.lengths), step: step)
+            setting.isEvaluation = isEvaluation
+            return try LayerPass(fixture, x, setting)
+        }
+        func capacities(_ factor: Float) -> [Int] {
+            PolicyTests.lengths.map { min(max(Int((factor * 2 * Float($0) / 5).rounded(.up)), 1), $0) }
+        }
+        #expect(try pass(step: 1).routing.decision.capacities == capacities(0.5))
+        let evaluated = try pass(step: nil, isEvaluation: true)
+        #expect(evaluated.routing.decision.capacities == capacities(0.75) && evaluated.kept.contains(-1))
+        let generated = try pass(step: nil)
+        #expect(generated.routing.decision.capacities.isEmpty && !generated.kept.contains(-1))
+        configuration.policy = .capacity(factor: 0.5, minimum: 1, order: order)
+        let without = try LayerFixture(configuration, width: 9)
+        var setting = LayerPass.Setting(layout: try without.layout(PolicyTests.lengths), step: nil)
+        setting.isEvaluation = true
+        #expect(try !LayerPass(without, x, setting).kept.contains(-1))
     }
 
     @Test func `random selection is not by position, and new each step and layer`() throws {

@@ -13,11 +13,11 @@ import Testing
     private static let orders = TokenPolicy.DropOrder.allCases
 
     private func model(
-        _ backend: CPUBackend, _ order: TokenPolicy.DropOrder, _ bank: ExpertBankKind
+        _ backend: CPUBackend, _ order: TokenPolicy.DropOrder, _ bank: ExpertBankKind, evaluation: Float? = nil
     ) throws -> Transformer {
         let moe = MoEConfiguration(
-            experts: 5, choices: 2, width: 40, policy: .capacity(factor: 0.5, minimum: 1, order: order), bank: bank,
-            blockSize: 8)
+            experts: 5, choices: 2, width: 40,
+            policy: .capacity(factor: 0.5, minimum: 1, order: order, evaluation: evaluation), bank: bank, blockSize: 8)
         let configuration = ModelConfiguration(
             vocabulary: 96, width: 48, heads: 4, keyValueHeads: 2, maximumPositions: 200,
             feedForward: [.moe(moe), .moe(moe)], initialDeviation: 0.25)
@@ -39,6 +39,30 @@ import Testing
         let generator = try Generator(model, backend: backend, options: GenerationOptions(maximumTokens: 20))
         #expect(try generator.generate(prompts) == expected)
         for (prompt, alone) in zip(prompts, expected) { #expect(try generator.generate([prompt]) == [alone]) }
+    }
+
+    @Test(arguments: orders, [ExpertBankKind.grouped, .padded])
+    func `a capacity for evaluation holds there, sequence by sequence, and not in generation`(
+        _ order: TokenPolicy.DropOrder, _ bank: ExpertBankKind
+    ) throws {
+        let backend = CPUBackend(batchInvariant: true)
+        let texts = [40, 25].enumerated().map { randomTokens($1, seed: UInt64($0)) }
+        func model(_ evaluation: Float?) throws -> Transformer {
+            try self.model(backend, order, bank, evaluation: evaluation)
+        }
+        func nats(_ evaluation: Float?, _ texts: [[Int32]]) throws -> Double {
+            try Evaluator(model(evaluation), backend: backend).evaluate(texts).nats
+        }
+        let (free, tight) = (try nats(nil, texts), try nats(0.5, texts))
+        #expect(abs(tight - free) > 1e-3 * free)
+        #expect(abs(try nats(100, texts) - free) < 1e-5 * free)
+        let alone = try texts.reduce(0.0) { $0 + (try nats(0.5, [$1])) }
+        #expect(abs(alone - tight) < 1e-5 * tight)
+        let options = GenerationOptions(maximumTokens: 12)
+        let generated = try [nil, 0.5].map {
+            try Generator(model($0), backend: backend, options: options).generate(texts)
+        }
+        #expect(generated[0] == generated[1])
     }
 
     @Test func `in training the same policy drops`() throws {

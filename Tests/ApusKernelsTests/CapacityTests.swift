@@ -53,7 +53,11 @@ import Testing
         let scores = try backend.random(tokens, experts, seed: 4)
         let ranks = scores.floats()
         let stream = RandomStream(seed: 1, purpose: .tokenSelection, layer: 2, step: 3)
-        for priority in [CapacityPriority.position, .score(scores), .random(stream, firstGlobalSlot: 17)] {
+        let slots = try backend.random(tokens, choices, seed: 5)
+        let values = slots.floats()
+        for priority in [
+            CapacityPriority.position, .score(scores), .random(stream, firstGlobalSlot: 17), .slots(slots),
+        ] {
             let kept = try limit(ids, choices, experts: experts, groups: groups, capacities, priority)
             for slot in ids.indices { #expect(kept[slot] == ids[slot] || kept[slot] == -1) }
             for (group, capacity) in zip(groups, capacities) {
@@ -67,6 +71,10 @@ import Testing
                         let value = { ranks[$0 / choices * experts + expert] }
                         let leaving = all.filter { kept[$0] < 0 }
                         #expect((staying.map(value).min() ?? 1) >= (leaving.map(value).max() ?? -1))
+                    case .slots:
+                        let leaving = all.filter { kept[$0] < 0 }
+                        #expect(
+                            (staying.map { values[$0] }.min() ?? 9) >= (leaving.map { values[$0] }.max() ?? -9))
                     case .random: break
                     }
                 }

@@ -34,6 +34,16 @@ import Testing
         #expect((flops.training * 3240 / 1e9).rounded() == 107)
     }
 
+    @Test func `a token of an annealed gate meets one expert when it is served`() throws {
+        var moe = MoEConfiguration(experts: 4, choices: 4, width: 8, activation: .relu)
+        moe.router.annealing = DenseToSparse(steps: 5)
+        let model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, maximumPositions: 12, feedForward: [.moe(moe)])
+        let counts = model.parameterCounts()
+        // An expert has 2 x 16 x 8 parameters.
+        #expect(counts.experts == 4 * 256 && counts.activeExperts == 256 && counts.total - counts.active == 3 * 256)
+    }
+
     /// Published totals and active parameters, which count tables and head whole.
     @Test(arguments: [
         ("mixtral-8x7b", 46_702_792_704, 12_879_925_248), ("olmoe-1b-7b", 6_919_161_856, 1_282_017_280),

@@ -48,6 +48,18 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
             model.tiedEmbeddings = true
         },
         TransformerCase("block-sparse") { _, moe in (moe.bank, moe.blockSize) = (.blockSparse, 5) },
+        TransformerCase("cosine router, expert dropout, small weights") { model, moe in
+            moe.router = RouterConfiguration(cosine: CosineConfiguration(width: 6, temperature: 0.3))
+            moe.dropout = 0.3
+            model.initialScale = 0.1
+        },
+        TransformerCase("groups of experts, two levels, annealed") { model, moe in
+            var (limited, annealed, levels) = (moe, moe, moe)
+            (levels.experts, levels.choices, levels.router.nodes) = (4, 1, 2)
+            (limited.experts, limited.router.groupLimit) = (4, GroupLimit(groups: 2, chosen: 1, score: .bestTwo))
+            (annealed.choices, annealed.router.annealing) = (3, DenseToSparse(steps: 9))
+            model.feedForward = [.moe(limited), .moe(levels), .moe(annealed)]
+        },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

@@ -48,6 +48,28 @@ import Testing
         try expectInventory(of: try ModelConfiguration.preset(named: name).shrunk())
     }
 
+    /// Switch Transformers section 2.4: a variance of s / inputs; tables keep their deviation.
+    @Test func `an initial scale sets the variance by the inputs`() throws {
+        let moe = MoEConfiguration(experts: 4, choices: 1, width: 256)
+        let fixture = try TransformerFixture(
+            ModelConfiguration(
+                vocabulary: 200, width: 64, heads: 4, maximumPositions: 300, position: .learned,
+                feedForward: [.moe(moe)],
+                initialDeviation: 0.02, initialScale: 0.1))
+        func deviation(_ name: String) throws -> Double {
+            let values = try fixture.weights(name).doubles
+            return (values.reduce(0) { $0 + $1 * $1 } / Double(values.count)).squareRoot()
+        }
+        #expect(abs(try deviation("model.embed_tokens.weight") - 0.02) < 0.001)
+        #expect(abs(try deviation("model.embed_positions.weight") - 0.02) < 0.001)
+        #expect(abs(try deviation("lm_head.weight") - 0.02) < 0.001)
+        // The roots of 0.1 / 64 and of 0.1 / 256.
+        #expect(abs(try deviation("model.layers.0.self_attn.o_proj.weight") - 0.0395) < 0.002)
+        #expect(abs(try deviation("model.layers.0.mlp.experts.2.up_proj.weight") - 0.0395) < 0.002)
+        #expect(abs(try deviation("model.layers.0.mlp.experts.2.down_proj.weight") - 0.0198) < 0.001)
+        #expect(abs(try deviation("model.layers.0.mlp.gate.weight") - 0.0395) < 0.008)
+    }
+
     @Test func `weights begin as their initializers say`() throws {
         let fixture = try TransformerFixture(
             ModelConfiguration(

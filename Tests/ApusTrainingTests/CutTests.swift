@@ -24,7 +24,7 @@ import Testing
         return (result, states.map { ($0.name, $0.tensor) })
     }
 
-    @Test(arguments: TrainingCase.all, [1, 2, 4])
+    @Test(arguments: TrainingCase.all + TrainingCase.routers, [1, 2, 4])
     func `gradients are the same for 1, 2 and 4 micro-batches`(_ training: TrainingCase, _ count: Int) throws {
         let whole = try gradients(training, microBatch: 8, checkpointing: false)
         let cut = try gradients(training, microBatch: 8 / count, checkpointing: true)
@@ -39,7 +39,7 @@ import Testing
         #expect(still.count == (isBiased ? 2 : 0), "only a selection bias has no gradient: \(still)")
     }
 
-    @Test(arguments: TrainingCase.all + [.pooled])
+    @Test(arguments: TrainingCase.all + TrainingCase.routers + [.pooled])
     func `checkpointing changes no bit`(_ training: TrainingCase) throws {
         let kept = try gradients(training, microBatch: 4, checkpointing: false)
         let again = try gradients(training, microBatch: 4, checkpointing: true)
@@ -60,7 +60,7 @@ import Testing
         #expect(left.layers.map(\.rows) != right.layers.map(\.rows))
     }
 
-    @Test(arguments: TrainingCase.all + [.pooled], [Precision.f32, .bf16])
+    @Test(arguments: TrainingCase.all + TrainingCase.routers + [.pooled], [Precision.f32, .bf16])
     func `the number of threads changes no bit`(_ training: TrainingCase, _ precision: Precision) throws {
         let one = try Trainer(training.model, training.training(precision, microBatch: 4), threads: 1)
         let three = try Trainer(training.model, training.training(precision, microBatch: 4), threads: 3)
@@ -73,7 +73,7 @@ import Testing
         }
     }
 
-    @Test(arguments: TrainingCase.all + [.pooled], Precision.allCases)
+    @Test(arguments: TrainingCase.all + TrainingCase.routers + [.pooled], Precision.allCases)
     func `a steady step asks the system for no memory and leaves none behind`(
         _ training: TrainingCase, _ precision: Precision
     ) throws {

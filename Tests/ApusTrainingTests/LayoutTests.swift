@@ -58,6 +58,38 @@ struct LayoutTests {
         }, norm: .layer, position: .learned)
     private static let pooled = decoder(moe { $0.losses = RouterLosses(balance: 0.02, scope: .pooled) })
 
+    private static let dropping = decoder(
+        moe {
+            $0.choices = 1
+            $0.dropout = 0.3
+            $0.policy = .capacity(factor: 1, minimum: 2, order: .position, evaluation: 2)
+            $0.bank = .padded
+        })
+    private static let droppingDropless = decoder(moe { $0.dropout = 0.3 })
+    private static let grouped = decoder(
+        moe {
+            $0.router = RouterConfiguration(
+                scoring: .sigmoid, renormalizes: true, biasRate: 0.05,
+                groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo))
+        })
+    private static let cosine = decoder(
+        moe {
+            $0.router = RouterConfiguration(
+                renormalizes: true, cosine: CosineConfiguration(width: 12, temperature: 0.3))
+            $0.policy = .capacity(factor: -1, minimum: 1, order: .importance)
+            $0.bank = .padded
+        })
+    private static let twoLevels = decoder(
+        moe {
+            $0.choices = 1
+            $0.router = RouterConfiguration(nodes: 2)
+        })
+    private static let annealed = decoder(
+        moe {
+            $0.choices = 4
+            $0.router = RouterConfiguration(annealing: DenseToSparse(start: 2, end: 0.5, steps: 2, threshold: 0.1))
+        })
+
     // MARK: Layouts
 
     private static let dense: [LayoutCase] = [
@@ -123,7 +155,32 @@ struct LayoutTests {
         LayoutCase(model: plain, tensor: 2, expert: .uniform(2), data: 2, precision: .bf16),
     ]
 
-    @Test(arguments: dense + experts + both)
+    private static let routers: [LayoutCase] = [
+        LayoutCase(model: dropping, expert: .uniform(2), data: 4, microBatch: 1, words: "Switch, accumulation"),
+        LayoutCase(model: dropping, tensor: 2, expert: .uniform(2), data: 2, words: "Switch"),
+        LayoutCase(
+            model: dropping, tensor: 2, expert: .uniform(2), data: 2, dropsDuplicates: false,
+            words: "Switch, duplicates"),
+        LayoutCase(model: droppingDropless, tensor: 2, data: 2, words: "expert dropout"),
+        LayoutCase(
+            model: droppingDropless, tensor: 2, expert: .uniform(2), data: 2, checkpointing: true,
+            words: "expert dropout, CAC"),
+        LayoutCase(
+            model: droppingDropless, tensor: 2, expert: .uniform(4), data: 4, expertTensor: false,
+            words: "expert dropout, whole experts"),
+        LayoutCase(model: droppingDropless, expert: .uniform(8), data: 8, words: "expert dropout, slices"),
+        LayoutCase(
+            model: droppingDropless, expert: .uniform(4), data: 8, ranksPerNode: 2, words: "expert dropout, nodes"),
+        LayoutCase(model: grouped, tensor: 2, expert: .uniform(2), data: 2, words: "groups"),
+        LayoutCase(model: cosine, expert: .uniform(4), data: 4, words: "cosine, capacity by the load"),
+        LayoutCase(model: cosine, tensor: 2, expert: .uniform(2), data: 2, words: "cosine, capacity by the load"),
+        LayoutCase(model: twoLevels, expert: .uniform(4), data: 4, ranksPerNode: 2, words: "two levels"),
+        LayoutCase(model: twoLevels, tensor: 2, expert: .uniform(2), data: 2, words: "two levels"),
+        LayoutCase(model: annealed, data: 4, microBatch: 2, words: "annealed"),
+        LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
+    ]
+
+    @Test(arguments: dense + experts + both + routers)
     func `a layout computes what one rank computes`(_ layout: LayoutCase) throws {
         let found = try layout.verify()
         let agrees = found.agrees

@@ -96,5 +96,17 @@ import Testing
         for found in try many.run(loss) {
             #expect(abs(found - expected) <= 1e-5 * expected, "\(found) instead of \(expected)")
         }
+        // With a capacity for evaluation, of whose sizes ranks with fewer sequences say something else.
+        for (order, bank) in [(TokenPolicy.DropOrder.position, ExpertBankKind.padded), (.random, .grouped)] {
+            let limited = TrainingCase.decoder(
+                TrainingCase.moe(
+                    policy: .capacity(factor: 1, minimum: 1, order: order, evaluation: 0.6), bank: bank,
+                    losses: RouterLosses(balance: 0.02)))
+            (alone.model, many.model) = (limited, limited)
+            let expected = try alone.run(loss)[0]
+            for found in try many.run(loss) {
+                #expect(abs(found - expected) <= 1e-5 * expected, "\(found) instead of \(expected)")
+            }
+        }
     }
 }

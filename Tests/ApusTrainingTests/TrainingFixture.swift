@@ -63,6 +63,44 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
                 norm: .layer, position: .learned, isTied: true)),
     ]
 
+    /// Routers that only some tests need.
+    static let routers = [
+        TrainingCase(
+            testDescription: "expert dropout, capacity for evaluation, checkpointed",
+            model: decoder(
+                moe(
+                    policy: .capacity(factor: 0.8, minimum: 1, order: .position, evaluation: 1.5), bank: .padded,
+                    losses: RouterLosses(balance: 0.02), dropout: 0.3)), checkpointing: true),
+        TrainingCase(
+            testDescription: "cosine, importance, capacity by the load, groups of two",
+            model: decoder(
+                moe(
+                    router: RouterConfiguration(
+                        renormalizes: true, cosine: CosineConfiguration(width: 12, temperature: 0.3)),
+                    policy: .capacity(factor: -0.8, minimum: 1, order: .importance),
+                    losses: RouterLosses(balance: 0.02, z: 0.01))), routingGroup: 2),
+        TrainingCase(
+            testDescription: "groups of experts with a selection bias",
+            model: decoder(
+                moe(
+                    router: RouterConfiguration(
+                        scoring: .sigmoid, renormalizes: true, biasRate: 0.05,
+                        groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo)),
+                    losses: RouterLosses(balance: 0.02)))),
+        TrainingCase(
+            testDescription: "two levels",
+            model: decoder(
+                moe(
+                    router: RouterConfiguration(nodes: 2), losses: RouterLosses(balance: 0.02, z: 0.01), choices: 1))),
+        TrainingCase(
+            testDescription: "annealed from all experts",
+            model: decoder(
+                moe(
+                    router: RouterConfiguration(
+                        annealing: DenseToSparse(start: 2, end: 0.5, steps: 100, threshold: 0.1)),
+                    losses: RouterLosses(balance: 0.02, z: 0.01), choices: 4))),
+    ]
+
     /// The balance loss over all layers at once, which is formed anew for each micro-batch.
     static let pooled = TrainingCase(
         testDescription: "pooled balance loss, checkpointed",
@@ -73,11 +111,11 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
     static func moe(
         activation: Activation = .swiglu, router: RouterConfiguration = RouterConfiguration(),
         policy: TokenPolicy = .dropless, bank: ExpertBankKind = .grouped, losses: RouterLosses, sharedWidth: Int = 0,
-        isResidual: Bool = false
+        isResidual: Bool = false, choices: Int = 2, dropout: Float = 0
     ) -> MoEConfiguration {
         MoEConfiguration(
-            experts: 4, choices: 2, width: 24, activation: activation, router: router, policy: policy, bank: bank,
-            losses: losses, sharedWidth: sharedWidth, isResidual: isResidual)
+            experts: 4, choices: choices, width: 24, activation: activation, router: router, policy: policy, bank: bank,
+            losses: losses, sharedWidth: sharedWidth, isResidual: isResidual, dropout: dropout)
     }
 
     static func decoder(

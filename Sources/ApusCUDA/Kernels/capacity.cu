@@ -120,3 +120,11 @@ extern "C" __global__ void pad_to_capacity(
     offsets[expert] = (i32)(expert * total);
     if (expert == experts - 1) offsets[experts] = (i32)(experts * total);
 }
+
+/// kept (T, K) is ids with -1 for every choice but a token's first whose weight is below the threshold. Launch "flat".
+extern "C" __global__ void drop_light_choices(
+    i32 *kept, const i32 *ids, const float *weights, float threshold, i64 n, i64 choices) {
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
+        kept[i] = i % choices == 0 || weights[i] >= threshold ? ids[i] : -1;
+    }
+}

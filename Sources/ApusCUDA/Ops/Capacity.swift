@@ -31,6 +31,11 @@ extension CUDABackend: CapacityOp {
         return permutation
     }
 
+    public func dropLightChoices(_ ids: Tensor, weights: Tensor, below threshold: Float, into kept: Tensor) throws {
+        precondition(ids.shape == weights.shape && ids.shape == kept.shape)
+        try launch("drop_light_choices", .flat(ids.count), kept, ids, weights, threshold, ids.count, ids.shape[1])
+    }
+
     /// (T, K) `f32`, higher keeps its place; `nil` when the order of places decides.
     private func slotPriorities(_ priority: CapacityPriority, _ ids: Tensor) throws -> Tensor? {
         switch priority {
@@ -44,6 +49,7 @@ extension CUDABackend: CapacityOp {
             let rule = GateRule(isSoftmaxOfChosen: false, renormalizes: false, scale: 1)
             try gateWeights(scores, ids: ids, rule: rule, into: values)
             return values
+        case .slots(let values): return values
         }
     }
 }

@@ -1,5 +1,5 @@
 public import ApusNN
-import ApusTensor
+public import ApusTensor
 
 // Shape letters: T tokens, D model width, R routed rows.
 
@@ -31,7 +31,10 @@ public protocol Dispatcher {
     var exchangesRows: Bool { get }
     /// Starts to bring the tokens of `x` (T, D) to their experts. `decision` covers exactly these tokens: a layer that
     /// runs in chunks passes ranges of tokens with the decision restricted to them.
-    func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight
+    ///
+    /// - Parameter numbers: (T, 2 K) `f32` numbers of the slots, which arrive as ``RoutedRows/numbers``; `nil` when nobody
+    ///   reads them there. Whether there are any is the same on every rank.
+    func dispatch(_ x: Variable, _ decision: RoutingDecision, numbers: Tensor?, on tape: Tape) throws -> InFlight
     /// Starts to bring the experts' results (R, D) back, weighted and summed over each token's choices in order.
     ///
     /// - Parameter base: (T, D) that the sum is added to, in its storage; nothing else may read it afterwards.
@@ -43,4 +46,9 @@ public protocol Dispatcher {
 extension Dispatcher {
     /// Nothing leaves the rank.
     public var exchangesRows: Bool { false }
+
+    /// Starts to bring tokens to experts that do not ask for their numbers.
+    public func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight {
+        try dispatch(x, decision, numbers: nil, on: tape)
+    }
 }

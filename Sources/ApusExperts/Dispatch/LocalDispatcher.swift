@@ -1,6 +1,6 @@
 import ApusKernels
 public import ApusNN
-import ApusTensor
+public import ApusTensor
 
 // Shape letters: T tokens, D model width, K choices per token, R routed rows.
 
@@ -9,9 +9,14 @@ public struct LocalDispatcher: Dispatcher {
     /// A dispatcher.
     public init() {}
 
-    public func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight {
+    public func dispatch(
+        _ x: Variable, _ decision: RoutingDecision, numbers: Tensor?, on tape: Tape
+    ) throws -> InFlight {
+        let numbers = try numbers.map { try decision.rowNumbers($0, rows: decision.rowBound, tape.backend) }
         guard decision.isPadded else {
-            return InFlight { RoutedRows(tokens: x, permutation: decision.permutation, choices: decision.choices) }
+            return InFlight {
+                RoutedRows(tokens: x, permutation: decision.permutation, choices: decision.choices, numbers: numbers)
+            }
         }
         // Empty places of a padded layout need rows of zeros, which only a copy has.
         let permutation = decision.permutation
@@ -25,7 +30,7 @@ public struct LocalDispatcher: Dispatcher {
                     adds: adds)
             }
         }
-        return InFlight { RoutedRows(rows: variable, offsets: permutation.offsets) }
+        return InFlight { RoutedRows(rows: variable, offsets: permutation.offsets, numbers: numbers) }
     }
 
     public func combine(

@@ -36,6 +36,10 @@ public struct ExpertMatrices {
     var width: Int { outputSpan.weightShape[1] }
     /// F.
     var hidden: Int { outputSpan.weightShape[2] }
+    /// The first of an expert's hidden units that is here, and how many it has on all ranks.
+    var hiddenPlace: (first: Int, total: Int) {
+        (outputs[0].shard.map { $0.dimension == 1 ? $0.range.lowerBound : 0 } ?? 0, outputs[0].shape[1])
+    }
     /// Columns of the first product: F, or 2F for a gated activation.
     var inputWidth: Int { inputSpan.weightShape[1] }
 

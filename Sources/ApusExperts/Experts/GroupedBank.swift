@@ -7,7 +7,7 @@ import ApusTensor
 /// Feed-forward experts as grouped products over uneven groups of rows; nothing padded, nothing dropped.
 ///
 /// Also computes the padded layout, whose groups are merely even. Kept for backward: the first product's output, one
-/// copy for each routed row. The activation is computed again.
+/// copy for each routed row. The activation is computed again, and what is dropped of it drawn again.
 public struct GroupedBank: ExpertBank {
     /// The experts' weights.
     public let matrices: ExpertMatrices
@@ -32,23 +32,30 @@ public struct GroupedBank: ExpertBank {
                 rows.source.tensor, rows: rows.index, weights: $0, transposed: true, offsets: rows.offsets, into: h)
         }
         try backend.activate(matrices.activation, h, into: a)
+        let place = matrices.hiddenPlace
+        let dropout = rows.dropout(from: place.first, of: place.total)
+        if let dropout { try backend.dropRows(a, dropout, into: a) }
         try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.groupedMatMul(a, rows: nil, weights: $0, transposed: true, offsets: rows.offsets, into: y)
         }
         return tape.record("experts", inputs: [rows.source], output: y) { flow in
             guard let dy = flow.output() else { return }
-            try backward(dy, rows, h: h, flow)
+            try backward(dy, rows, h: h, dropout, flow)
         }
     }
 
-    private func backward(_ dy: Tensor, _ rows: RoutedRows, h: Tensor, _ flow: borrowing GradientFlow) throws {
+    private func backward(
+        _ dy: Tensor, _ rows: RoutedRows, h: Tensor, _ dropout: RowDropout?, _ flow: borrowing GradientFlow
+    ) throws {
         let backend = flow.backend
         let da = try backend.empty(Shape(dy.shape[0], matrices.hidden), dy.dtype)
         try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.groupedMatMul(dy, rows: nil, weights: $0, transposed: false, offsets: rows.offsets, into: da)
         }
+        if let dropout { try backend.dropRows(da, dropout, into: da) }
         try backend.activateBackward(matrices.activation, da, h: h, into: h, recomputed: da)
         let a = da
+        if let dropout { try backend.dropRows(a, dropout, into: a) }
         if let (gradient, adds) = try matrices.outputSpan.gradientTarget() {
             try backend.groupedWeightGradient(dy, a, rows: nil, offsets: rows.offsets, into: gradient, adds: adds)
         }

@@ -9,7 +9,12 @@ import ApusTensor
 struct GatePass {
     let router: TopKRouter
     let input: Variable
+    /// What the router made of the input, and what the adjoint of that reads.
+    let rawLogits: Tensor
+    let keptLogits: RouterLogits.Kept?
+    /// What scores are made of, and its derivative by the raw logits: the same tensor and 1, unless the gate is annealed.
     let logits: Tensor
+    let logitFactor: Float
     let scores: Tensor
     /// The weights, where they were formed with the decision.
     let chosenWeights: Tensor?
@@ -28,17 +33,18 @@ struct GatePass {
         }
         let terms = RouterLossTerms(losses: router.losses, layout: layout, globalTokens: context.globalTokens)
         let groups = terms.balanceGroups
-        let probabilities = try self.probabilities(backend)
+        let probabilities = try Self.probabilities(scores, router.configuration, backend)
         let sums = try backend.empty(Shape(groups.count, router.experts), .f32)
         let counts = try backend.empty(sums.shape, .f32)
         try backend.sumAndCount(
             probabilities, ids: decision.ids, groups: groups, mask: layout.tokenMask, sums: sums, counts: counts)
-        let outputs = tape.record("router", inputs: [input], outputs: [weights, sums, logits]) { flow in
+        let outputs = tape.record("router", inputs: [input], outputs: [weights, sums, rawLogits]) { flow in
             try backward(flow, weights: weights, groups: groups, mask: layout.tokenMask)
         }
         var values: [RouterLossKind: Tensor] = [:]
         if router.losses.scope == .layer {
-            values[.balance] = try terms.addBalance(outputs[1], counts: counts, on: tape)
+            values[.balance] = try terms.addBalance(
+                outputs[1], counts: counts, nodes: router.configuration.nodes, on: tape)
         }
         if router.losses.z > 0 { values[.z] = try terms.addLogits(outputs[2], on: tape) }
         if router.losses.importance > 0 {
@@ -59,8 +65,10 @@ struct GatePass {
     }
 
     /// (T, E) that sum to 1 over experts: the scores, or, for sigmoids, their shares.
-    private func probabilities(_ backend: any Backend) throws -> Tensor {
-        guard router.configuration.scoring == .sigmoid else { return scores }
+    static func probabilities(
+        _ scores: Tensor, _ configuration: RouterConfiguration, _ backend: any Backend
+    ) throws -> Tensor {
+        guard configuration.scoring == .sigmoid else { return scores }
         let shares = try backend.empty(scores.shape, .f32)
         try backend.gateWeights(scores, ids: nil, rule: GatePass.shareRule, into: shares)
         return shares
@@ -75,23 +83,23 @@ struct GatePass {
         let backend = flow.backend
         let gradients = GateGradients(weights: flow.output(0), sums: flow.output(1))
         let direct = try flow.takeOutput(2).map { try backend.exclusive($0) }
-        let dlogits = try direct ?? backend.empty(scores.shape, .f32)
+        // Without annealing the gate's logits are the raw ones, and gradients of both are added in place.
+        let isAnnealed = router.configuration.annealing != nil
+        let present = isAnnealed ? nil : direct
+        let dgate = try present ?? backend.empty(scores.shape, .f32)
         if router.configuration.scoring == .sigmoid {
-            if direct == nil { try backend.fill(dlogits, with: 0) }
-            try addSigmoidGradient(gradients, weights, groups, mask, into: dlogits, backend)
+            if present == nil { try backend.fill(dgate, with: 0) }
+            try addSigmoidGradient(gradients, weights, groups, mask, into: dgate, backend)
         } else {
             try backend.softmaxGateBackward(
                 gradients, logits: logits, scores: scores, ids: decision.kept, weights: weights, rule: router.gateRule,
-                groups: groups, mask: mask, into: dlogits, adds: direct != nil)
+                groups: groups, mask: mask, into: dgate, adds: present != nil)
         }
-        if let (gradient, adds) = try router.weight.gradientTarget() {
-            try backend.matMul(dlogits.transpose, input.tensor.matrix, into: gradient, adds: adds)
+        if isAnnealed {
+            try backend.scale(dgate, by: logitFactor, into: dgate)
+            if let direct { try backend.add(dgate, direct, into: dgate) }
         }
-        try flow.accumulate(into: input) { dx, adds in
-            try router.weight.withWeights(on: backend.stream) {
-                try backend.matMul(dlogits.matrix, $0.matrix, into: dx, adds: adds)
-            }
-        }
+        try router.logits.backward(dgate, keptLogits, of: input, flow)
     }
 
     /// `dlogits += ` the gradient of a sigmoid router.
@@ -103,7 +111,7 @@ struct GatePass {
         if let dsums = gradients.sums {
             let dshares = try backend.zeros(scores.shape, .f32, .workspace)
             try backend.sumOverGroupsBackward(dsums, groups: groups, mask: mask, into: dshares)
-            let shares = try probabilities(backend)
+            let shares = try Self.probabilities(scores, router.configuration, backend)
             try backend.gateWeightsBackward(
                 dshares, scores: scores, ids: nil, weights: shares, rule: GatePass.shareRule, into: dscores)
         }

@@ -25,11 +25,40 @@ struct RouterLossTerms {
     ///
     /// `T_g` cancels, for P is a sum over `T_g` divided by it. The value is formed even when the coefficient is 0: it
     /// is shown.
-    func addBalance(_ sums: Variable, counts: Tensor, on tape: Tape) throws -> Tensor {
-        try addRoot(sums, losses.balance, on: tape) {
-            try tape.backend.balanceLoss(
-                sums.tensor, counts: counts, scale: Float(sums.shape[1]) * share, into: $0, coefficient: losses.balance,
-                gradient: $1)
+    ///
+    /// A two-level router has the same for its `nodes`, whose choices and probabilities are those of their experts together,
+    /// and added to it the same for the experts of each node (SMILE, He et al. 2022).
+    func addBalance(_ sums: Variable, counts: Tensor, nodes: Int?, on tape: Tape) throws -> Tensor {
+        let backend = tape.backend
+        let (groups, experts) = (sums.shape[0], sums.shape[1])
+        return try addRoot(sums, losses.balance, on: tape) { value, gradient in
+            guard let nodes else {
+                return try backend.balanceLoss(
+                    sums.tensor, counts: counts, scale: Float(experts) * share, into: value,
+                    coefficient: losses.balance, gradient: gradient)
+            }
+            let within = Shape(groups * nodes, experts / nodes)
+            try backend.balanceLoss(
+                sums.tensor.reshaped(within[0], within[1]), counts: counts.reshaped(within[0], within[1]),
+                scale: Float(within[1]) * share, into: value, coefficient: losses.balance,
+                gradient: gradient?.reshaped(within[0], within[1]))
+            let places = try NodeGate.places(nodes, experts, backend)
+            let level = Shape(groups, nodes)
+            let (nodeSums, nodeCounts) = (
+                try backend.empty(level, .f32, .workspace), try backend.empty(level, .f32, .workspace)
+            )
+            try backend.matMul(sums.tensor.matrix, places.transpose, into: nodeSums)
+            try backend.matMul(counts.matrix, places.transpose, into: nodeCounts)
+            let nodeValue = try backend.empty(Shape(1), .f32, .workspace)
+            let nodeGradient = try gradient.map { _ in try backend.empty(level, .f32, .workspace) }
+            try backend.balanceLoss(
+                nodeSums, counts: nodeCounts, scale: Float(nodes) * share, into: nodeValue,
+                coefficient: losses.balance, gradient: nodeGradient)
+            try backend.add(value, nodeValue, into: value)
+            guard let gradient, let nodeGradient else { return }
+            let wide = try backend.empty(gradient.shape, .f32, .workspace)
+            try backend.matMul(nodeGradient.matrix, places.matrix, into: wide)
+            try backend.add(gradient, wide, into: gradient)
         }
     }
 

@@ -20,11 +20,13 @@ public struct MoEContext {
     public let countsLoads: Bool
     /// Ranks that compute other sequences of the same pass, for losses over all of it; `nil` for none.
     public let batchRanks: (any Collective)?
+    /// Whether the pass evaluates a loss, where a policy's capacity for evaluation holds. Generation is none.
+    public let isEvaluation: Bool
 
     /// A context; `globalTokens` is this pass's own number of tokens unless the pass is part of a larger batch.
     public init(
         forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil,
-        countsLoads: Bool = true, batchRanks: (any Collective)? = nil
+        countsLoads: Bool = true, batchRanks: (any Collective)? = nil, isEvaluation: Bool = false
     ) {
         self.forward = forward
         self.trace = trace
@@ -32,6 +34,7 @@ public struct MoEContext {
         self.globalTokens = globalTokens ?? forward.layout.tokenCount
         self.countsLoads = countsLoads
         self.batchRanks = batchRanks
+        self.isEvaluation = isEvaluation
     }
 }
 

@@ -20,6 +20,22 @@ public struct RoutingDecision: Sendable {
     public let isPadded: Bool
     /// The order of the routed rows.
     public let permutation: RoutingPermutation
+    /// Whether the capacities depend on more than the numbers of tokens, so that other ranks' are not known from one's own.
+    public let capacitiesVary: Bool
+
+    /// A decision.
+    init(
+        ids: Tensor, kept: Tensor, experts: Int, capacities: [Int], isPadded: Bool, permutation: RoutingPermutation,
+        capacitiesVary: Bool = false
+    ) {
+        self.ids = ids
+        self.kept = kept
+        self.experts = experts
+        self.capacities = capacities
+        self.isPadded = isPadded
+        self.permutation = permutation
+        self.capacitiesVary = capacitiesVary
+    }
 
     /// T.
     public var tokenCount: Int { ids.shape[0] }

@@ -20,6 +20,6 @@ extension RoutingDecision {
             permutation: RoutingPermutation(
                 slotToRow: try body(permutation.slotToRow), rowToSlot: try body(permutation.rowToSlot),
                 rowToToken: try body(permutation.rowToToken), counts: try body(permutation.counts),
-                offsets: try body(permutation.offsets)))
+                offsets: try body(permutation.offsets)), capacitiesVary: capacitiesVary)
     }
 }

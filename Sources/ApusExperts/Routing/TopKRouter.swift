@@ -4,17 +4,23 @@ public import ApusTensor
 
 // Shape letters: T tokens, D model width, E experts, K choices per token, G routing groups.
 
-/// The learned router of all five systems: a linear score for each expert, the K best chosen.
+/// The learned router of all five systems: a score for each expert, the K best chosen.
 ///
-/// 1. Logits `x w^T` in `f32`, from an input that may be jittered (training).
-/// 2. Scores: softmax or sigmoid of the logits.
-/// 3. Choice: the K highest scores, with a selection bias or Gumbel noise that does not enter the weights.
+/// 1. Logits `x w^T` in `f32`, from an input that may be jittered (training); or a cosine (``CosineProjection``).
+/// 2. Scores: softmax or sigmoid of the logits. A gate that goes from dense to sparse adds noise and divides by a
+///    temperature first (``DenseToSparse``).
+/// 3. Choice: the K highest scores, with a selection bias or Gumbel noise that does not enter the weights, of all experts or
+///    those of a few groups (``GroupLimit``).
 /// 4. Policy: in training, choices beyond an expert's capacity are dropped.
 /// 5. Weights: the kept choices' scores, perhaps renormalised, in `f32`.
 /// 6. Losses: balance, z and importance, each a root of its own.
 public struct TopKRouter: Router {
-    /// (E, D), `f32`.
+    /// (E, D), or (E, P) for a cosine router; `f32`.
     public let weight: Parameter
+    /// What else a cosine router has; `nil` for a linear one.
+    public let cosine: CosineProjection?
+    /// The gate over nodes of a two-level router; `nil` for a router of one level.
+    public let nodes: NodeGate?
     /// (E): added to scores for the choice alone; `nil` unless the router balances by bias.
     public let selectionBias: Parameter?
     /// K.
@@ -30,11 +36,15 @@ public struct TopKRouter: Router {
 
     /// A router over the given weights.
     public init(
-        weight: Parameter, selectionBias: Parameter?, choices: Int, configuration: RouterConfiguration,
-        policy: TokenPolicy, isPadded: Bool, losses: RouterLosses
+        weight: Parameter, cosine: CosineProjection? = nil, nodes: NodeGate? = nil, selectionBias: Parameter?,
+        choices: Int,
+        configuration: RouterConfiguration, policy: TokenPolicy, isPadded: Bool, losses: RouterLosses
     ) {
         precondition(choices >= 1 && choices <= weight.shape[0])
+        precondition(cosine.map { $0.projection.shape[0] == weight.shape[1] } ?? true)
         self.weight = weight
+        self.cosine = cosine
+        self.nodes = nodes
         self.selectionBias = selectionBias
         self.choices = choices
         self.configuration = configuration
@@ -45,26 +55,31 @@ public struct TopKRouter: Router {
 
     /// E.
     public var experts: Int { weight.shape[0] }
-    /// The weight, and the selection bias where there is one.
-    public var parameters: [Parameter] { [weight] + (selectionBias.map { [$0] } ?? []) }
+    /// The weight, what a cosine or two-level router has besides, and the selection bias where there is one.
+    public var parameters: [Parameter] {
+        (cosine.map { [$0.projection] } ?? []) + (nodes.map { [$0.weight] } ?? []) + [weight]
+            + (cosine.map { [$0.temperature] } ?? [])
+            + (selectionBias.map { [$0] } ?? [])
+    }
+
+    /// What makes the logits.
+    var logits: RouterLogits { RouterLogits(weight: weight, cosine: cosine, nodes: nodes) }
 
     public func route(_ x: Variable, layer: Int, _ context: MoEContext) throws -> Routing {
         let tape = context.forward.tape
         let backend = tape.backend
         let input = try jittered(x, layer, context)
-        let logits = try backend.empty(Shape(x.shape[0], experts), .f32)
-        try weight.withWeights(on: backend.stream) {
-            try backend.matMul(input.tensor.matrix, $0.transpose, into: logits)
-        }
+        let (raw, kept) = try logits(input.tensor, backend)
+        let (gated, factor) = try annealed(raw, layer, context)
         var choice: ExpertChoice?
         var formed: Tensor?
         let decide = { () throws -> RoutingDecision in
             guard choosesAtOnce(context) else {
-                let scores = try self.scores(of: logits, backend)
+                let scores = try self.scores(of: gated, backend)
                 formed = scores
-                return try self.decide(logits: logits, scores: scores, layer: layer, context)
+                return try self.decide(logits: gated, scores: scores, layer: layer, context)
             }
-            let made = try chooseAtOnce(logits, backend)
+            let made = try chooseAtOnce(gated, choices: choiceCount(context), backend)
             choice = made
             try noteScores(made.scores, layer, context)
             return RoutingDecision(
@@ -73,21 +88,54 @@ public struct TopKRouter: Router {
         }
         let decision = try context.trace?.decision(layer: layer, decide) ?? decide()
         // A replayed decision comes without scores.
-        let scores = try choice?.scores ?? formed ?? self.scores(of: logits, backend)
+        let scores = try choice?.scores ?? formed ?? self.scores(of: gated, backend)
         let pass = GatePass(
-            router: self, input: input, logits: logits, scores: scores, chosenWeights: choice?.weights,
-            decision: decision)
+            router: self, input: input, rawLogits: raw, keptLogits: kept, logits: gated, logitFactor: factor,
+            scores: scores, chosenWeights: choice?.weights, decision: decision)
         return try pass.record(layer: layer, context)
     }
 
     /// Whether the choice follows from the logits alone: nothing is dropped, and nothing drawn.
     private func choosesAtOnce(_ context: MoEContext) -> Bool {
-        guard context.forward.trainingStep != nil else { return true }
-        if case .capacity = policy { return false }
+        if configuration.effectiveGroupLimit != nil || capacityLimit(context) != nil { return false }
+        guard let step = context.forward.trainingStep else { return true }
+        if let annealing = configuration.annealing { return annealing.isSparse(step: step) }
         return !configuration.gumbel
     }
 
-    private func chooseAtOnce(_ logits: Tensor, _ backend: any Backend) throws -> ExpertChoice {
+    /// K, which is 1 for a gate that has become sparse.
+    func choiceCount(_ context: MoEContext) -> Int {
+        configuration.annealing?.isSparse(step: context.forward.trainingStep) == true ? 1 : choices
+    }
+
+    /// What scores are made of, and its derivative by the logits: these themselves, unless noise joins them and a
+    /// temperature divides them.
+    private func annealed(
+        _ logits: Tensor, _ layer: Int, _ context: MoEContext
+    ) throws -> (logits: Tensor, factor: Float) {
+        guard let annealing = configuration.annealing else { return (logits, 1) }
+        let backend = context.forward.tape.backend
+        let step = context.forward.trainingStep
+        let factor = 1 / annealing.temperature(step: step)
+        let gated = try backend.empty(logits.shape, .f32)
+        if let step, !annealing.isSparse(step: step) {
+            try fillGumbel(gated, layer, step, context)
+            try backend.add(logits, gated, into: gated)
+            try backend.scale(gated, by: factor, into: gated)
+        } else {
+            try backend.scale(logits, by: factor, into: gated)
+        }
+        return (gated, factor)
+    }
+
+    /// Noise for each token and expert, the same however the batch is cut.
+    private func fillGumbel(_ noise: Tensor, _ layer: Int, _ step: Int, _ context: MoEContext) throws {
+        let stream = RandomStream(seed: context.forward.seed, purpose: .routerGumbel, layer: layer, step: step)
+        try context.forward.tape.backend.fillRandom(
+            noise, .gumbel, stream: stream, first: UInt64(context.forward.layout.firstGlobalToken * experts))
+    }
+
+    private func chooseAtOnce(_ logits: Tensor, choices: Int, _ backend: any Backend) throws -> ExpertChoice {
         let choose = { (bias: Tensor?) in
             try backend.chooseExperts(
                 logits, choices: choices, isSigmoid: configuration.scoring == .sigmoid, bias: bias, rule: gateRule)
@@ -157,25 +205,39 @@ public struct TopKRouter: Router {
         logits: Tensor, scores: Tensor, layer: Int, _ context: MoEContext
     ) throws -> RoutingDecision {
         let backend = context.forward.tape.backend
-        let layout = context.forward.layout
-        let ids = try backend.empty(Shape(logits.shape[0], choices), .i32)
+        var ids = try backend.empty(Shape(logits.shape[0], choiceCount(context)), .i32)
         var ranked = configuration.scoring == .sigmoid ? scores : logits
         if configuration.gumbel, let step = context.forward.trainingStep {
             let noise = try backend.empty(logits.shape, .f32, .workspace)
-            let stream = RandomStream(seed: context.forward.seed, purpose: .routerGumbel, layer: layer, step: step)
-            try backend.fillRandom(
-                noise, .gumbel, stream: stream, first: UInt64(layout.firstGlobalToken * experts))
+            try fillGumbel(noise, layer, step, context)
             try backend.add(logits, noise, into: noise)
             if configuration.scoring == .sigmoid { try backend.sigmoid(noise, into: noise) }
             ranked = noise
         }
-        try noteScores(ranked, layer, context)
-        if let selectionBias {
-            try selectionBias.withWeights(on: backend.stream) {
-                try backend.topK(ranked, bias: $0, ids: ids, values: nil)
+        let values = configuration.annealing == nil ? nil : try backend.empty(ids.shape, .f32, .workspace)
+        if values != nil {
+            ranked = scores
+        } else if let limit = configuration.effectiveGroupLimit, limit.score != .best, configuration.scoring != .sigmoid
+        {
+            // Sums of logits would not say what sums of probabilities do.
+            let shares = try backend.empty(ranked.shape, .f32, .workspace)
+            try backend.softmax(ranked, into: shares)
+            ranked = shares
+        }
+        let choose = { (bias: Tensor?) in
+            guard let limit = configuration.effectiveGroupLimit else {
+                try noteScores(ranked, layer, context)
+                return try backend.topK(ranked, bias: bias, ids: ids, values: values)
             }
-        } else {
-            try backend.topK(ranked, bias: nil, ids: ids, values: nil)
+            let limited = try limit.applied(to: ranked, bias: bias, backend)
+            try context.trace?.note(limited, layer: layer, bias: nil, backend)
+            try backend.topK(limited, bias: nil, ids: ids, values: values)
+        }
+        if let selectionBias { try selectionBias.withWeights(on: backend.stream, choose) } else { try choose(nil) }
+        if let values, let annealing = configuration.annealing {
+            let weighty = try backend.empty(ids.shape, .i32)
+            try backend.dropLightChoices(ids, weights: values, below: annealing.threshold, into: weighty)
+            ids = weighty
         }
         return try applyPolicy(ids, scores: scores, layer: layer, context)
     }
@@ -185,55 +247,5 @@ public struct TopKRouter: Router {
         let backend = context.forward.tape.backend
         guard let selectionBias else { return try trace.note(scores, layer: layer, bias: nil, backend) }
         try selectionBias.withWeights(on: backend.stream) { try trace.note(scores, layer: layer, bias: $0, backend) }
-    }
-
-    private func applyPolicy(
-        _ ids: Tensor, scores: Tensor, layer: Int, _ context: MoEContext
-    ) throws -> RoutingDecision {
-        let backend = context.forward.tape.backend
-        let layout = context.forward.layout
-        // Capacity is a budget of training. Outside it a token's experts must not depend on who else is in the batch, nor
-        // on whether earlier tokens are in this pass or in the cache, so every choice is computed (decision 009).
-        guard case .capacity(let factor, let minimum, let order) = policy, let step = context.forward.trainingStep
-        else {
-            return RoutingDecision(
-                ids: ids, kept: ids, experts: experts, capacities: [], isPadded: false,
-                permutation: try backend.sortByExpert(ids, experts: experts))
-        }
-        let capacities = layout.routingGroups.map { group in
-            TokenPolicy.capacity(
-                tokens: group.count, experts: experts, choices: choices, factor: factor, minimum: minimum)
-        }
-        let priority: CapacityPriority
-        switch order {
-        case .position: priority = .position
-        case .probability: priority = .score(scores)
-        case .random:
-            let stream = RandomStream(
-                seed: context.forward.seed, purpose: .tokenSelection, layer: layer, step: step)
-            priority = .random(stream, firstGlobalSlot: UInt64(layout.firstGlobalToken * choices))
-        }
-        let kept = try backend.empty(ids.shape, .i32)
-        try backend.limitToCapacity(
-            ids, experts: experts, groups: layout.routingGroups, capacities: capacities, priority: priority, into: kept)
-        let permutation =
-            isPadded
-            ? try backend.padToCapacity(kept, experts: experts, groups: layout.routingGroups, capacities: capacities)
-            : try backend.sortByExpert(kept, experts: experts)
-        return RoutingDecision(
-            ids: ids, kept: kept, experts: experts, capacities: capacities, isPadded: isPadded, permutation: permutation
-        )
-    }
-}
-
-extension TokenPolicy {
-    /// `C = max(ceil(factor * K * T / E), minimum)`, and never more than the T tokens there are.
-    ///
-    /// Computed in `f32`, which rounds 1.1 * 100 / 10 to the 11 that is meant; with the factor widened to `f64` it
-    /// would be above 11, and C 12.
-    static func capacity(tokens: Int, experts: Int, choices: Int, factor: Float, minimum: Int) -> Int {
-        let wanted = (Float(Double(tokens) / Double(experts)) * (factor * Float(choices))).rounded(.up)
-        // Compared before it is an integer: a factor may ask for more than any integer.
-        return wanted >= Float(tokens) ? tokens : min(max(Int(wanted), minimum), tokens)
     }
 }

@@ -82,7 +82,7 @@ public struct Evaluator {
         let pass = Pass(model: model, backend: backend)
         for range in Evaluator.batches(sequences.map(\.count), limit: passTokens) {
             let full = sequences[range].filter { !$0.isEmpty }
-            let logits = full.isEmpty ? nil : try pass.logits(full)
+            let logits = full.isEmpty ? nil : try pass.logits(full, isEvaluation: true)
             var first = 0
             for index in range {
                 let count = sequences[index].count

@@ -29,7 +29,7 @@ public struct OpCheck: Sendable {
         product, grouped, gatedExperts, blockSparse, norm, activation, rotary, attention, router, gate, routerPass,
         routerLoss,
         capacity,
-        routedRows, decode, loss, distillation, elementwise, reduction, optimizer,
+        routedRows, decode, loss, distillation, dropout, elementwise, reduction, optimizer,
     ].flatMap { $0.flatMap { $0 } }
 
     /// The largest relative error, by norm, that `dtype` may show.

@@ -81,7 +81,7 @@ extension OpCheck {
     static let capacity: [[OpCheck]] = [
         make("limit to capacity", [.f32]) { probe in
             let (t, e, k) = (24, 4, 2)
-            let scores = try probe.draw(t, e, mean: 1, spread: 0.2)
+            let (scores, values) = (try probe.draw(t, e, mean: 1, spread: 0.2), try probe.draw(t, k))
             let ids = (0..<t).flatMap { _ -> [Int] in
                 let first = probe.integer(below: e)
                 return [first, (first + 1 + probe.integer(below: e - 1)) % e]
@@ -92,6 +92,7 @@ extension OpCheck {
             let rules: [(priority: CapacityPriority, rank: (Int) -> Double)] = [
                 (.position, { _ in 0 }), (.score(scores.tensor), { scores.values[$0 / k * e + ids[$0]] }),
                 (.random(stream, firstGlobalSlot: 9), { uniform(stream, 9 + UInt64($0)) }),
+                (.slots(values.tensor), { values.values[$0] }),
             ]
             for (priority, rank) in rules {
                 let kept = try probe.empty(t, k, dtype: .i32)
@@ -112,6 +113,19 @@ extension OpCheck {
                 }
                 probe.expect(kept, equals: expected)
             }
+        },
+        make("drop light choices", [.f32]) { probe in
+            let (t, k) = (50, 3)
+            let ids = (0..<t * k).map { _ in probe.integer(below: 9) - 1 }
+            let weights = try probe.draw(t, k)
+            let kept = try probe.empty(t, k, dtype: .i32)
+            try probe.backend.dropLightChoices(
+                probe.put(ids, t, k), weights: weights.tensor, below: 0.1, into: kept)
+            probe.expect(
+                kept,
+                equals: ids.enumerated().map { slot, id in
+                    slot % k == 0 || weights.values[slot] >= Double(Float(0.1)) ? id : -1
+                })
         },
         make("pad to capacity", [.f32]) { probe in
             let (t, e, k) = (12, 3, 1)

@@ -11,6 +11,8 @@ public enum CapacityPriority: Sendable {
     /// A uniform draw for each slot, the highest first (random token selection, Z-code M3 section 3). The draw's index is
     /// the slot's place in the global batch.
     case random(RandomStream, firstGlobalSlot: UInt64)
+    /// (T, K) `f32`: a value for each slot, the highest first.
+    case slots(Tensor)
 }
 
 /// Holding each expert to its capacity.
@@ -28,6 +30,9 @@ public protocol CapacityOp {
     /// Places follow the order of ``CapacityPriority/position``. `rowToSlot` and `rowToToken` are -1 in empty rows.
     func padToCapacity(_ kept: Tensor, experts: Int, groups: [Range<Int>], capacities: [Int]) throws
         -> RoutingPermutation
+    /// `kept` (T, K) `i32` is `ids` with -1 for every choice but a token's first whose weight in `weights` (T, K) `f32` is
+    /// below `threshold`.
+    func dropLightChoices(_ ids: Tensor, weights: Tensor, below threshold: Float, into kept: Tensor) throws
 }
 
 extension CPUBackend: CapacityOp {
@@ -101,6 +106,21 @@ extension CPUBackend: CapacityOp {
         return permutation
     }
 
+    public func dropLightChoices(_ ids: Tensor, weights: Tensor, below threshold: Float, into kept: Tensor) throws {
+        precondition(ids.shape == weights.shape && ids.shape == kept.shape)
+        let choices = ids.shape[1]
+        try ids.waitUntilReady()
+        try weights.waitUntilReady()
+        let (source, values, target) = (
+            ids.pointer(to: Int32.self), weights.pointer(to: Float.self), kept.pointer(to: Int32.self)
+        )
+        overElements(ids.count) { begin, count in
+            for slot in begin..<begin + count {
+                target[slot] = slot % choices == 0 || values[slot] >= threshold ? source[slot] : -1
+            }
+        }
+    }
+
     /// Slots of a group by choice, then by token: the order in which places are given.
     private func slots(of group: Range<Int>, _ choices: Int) -> [Int] {
         (0..<choices).flatMap { choice in group.map { $0 * choices + choice } }
@@ -118,6 +138,9 @@ extension CPUBackend: CapacityOp {
             let values = try empty(ids.shape, .f32, .workspace)
             let rule = GateRule(isSoftmaxOfChosen: false, renormalizes: false, scale: 1)
             try gateWeights(scores, ids: ids, rule: rule, into: values)
+            return values
+        case .slots(let values):
+            try values.waitUntilReady()
             return values
         }
     }

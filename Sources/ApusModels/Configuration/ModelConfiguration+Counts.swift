@@ -69,7 +69,7 @@ extension ModelConfiguration {
                 experts += parameter.count
                 // Experts of a layer are all of one size, so the first K stand for any K.
                 if let layer = parameter.layer, let expert = parameter.expert, let moe = moe(layer: layer),
-                    expert < moe.choices
+                    expert < moe.servedChoices
                 {
                     activeExperts += parameter.count
                 }
@@ -102,7 +102,9 @@ extension ModelConfiguration {
                 experts += Double(moe.choices) * expert
                 dense += 2 * width * Double(moe.sharedWidth) * moe.activation.products
                 if moe.isResidual { dense += expert + 2 * width * 2 }
-                routers += 2 * width * Double(moe.experts)
+                routers += 2 * width * Double(moe.router.nodes ?? 0)
+                let inner = (moe.router.cosine?.width).map(Double.init)
+                routers += 2 * (inner.map { width * $0 + $0 * Double(moe.experts) } ?? width * Double(moe.experts))
             }
         }
         return TokenFLOPs(

@@ -8,9 +8,10 @@ extension ModelConfiguration {
 
     /// The text of Apus' own configuration file.
     ///
-    /// Every field, keys sorted, a newline at the end; it reads back as an equal value.
+    /// Every field, keys sorted, a newline at the end; it reads back as an equal value. What came later than the first
+    /// checkpoints is left out where there is none of it, so that these can still be read.
     public func json() -> String {
-        let fields: [String: JSONValue] = [
+        var fields: [String: JSONValue] = [
             "model_type": .string(Self.modelType),
             "vocabulary": .integer(vocabulary),
             "width": .integer(width),
@@ -30,6 +31,7 @@ extension ModelConfiguration {
             "tied_embeddings": .bool(tiedEmbeddings),
             "initial_deviation": .float(initialDeviation),
         ]
+        if let initialScale { fields["initial_scale"] = .float(initialScale) }
         return JSONValue.object(fields).text
     }
 
@@ -50,7 +52,7 @@ extension ModelConfiguration {
         try fields.refuseUnknown(known: [
             "model_type", "vocabulary", "width", "heads", "key_value_heads", "head_width", "maximum_positions", "norm",
             "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip", "sliding_window",
-            "activation", "feed_forward", "tied_embeddings", "initial_deviation",
+            "activation", "feed_forward", "tied_embeddings", "initial_deviation", "initial_scale",
         ])
         try fields.requirePresent("attention_clip", "sliding_window")
         var parts: [FeedForward] = []
@@ -67,7 +69,8 @@ extension ModelConfiguration {
             attentionClip: fields.optionalFloat("attention_clip"),
             slidingWindow: fields.optionalInteger("sliding_window"), activation: fields.choice("activation"),
             feedForward: parts, tiedEmbeddings: fields.bool("tied_embeddings"),
-            initialDeviation: fields.float("initial_deviation"))
+            initialDeviation: fields.float("initial_deviation"),
+            initialScale: fields.optionalFloat("initial_scale"))
         try checkSizes()
     }
 }
@@ -108,88 +111,6 @@ extension ModelConfiguration.FeedForward {
             self = .dense(width: try fields.integer("width"))
         case "moe": self = .moe(try MoEConfiguration(fields))
         case let other: throw fields.wrong("kind", .string(other), "one of 'dense', 'moe'")
-        }
-    }
-}
-
-extension MoEConfiguration {
-    fileprivate var jsonValue: JSONValue {
-        .object([
-            "kind": .string("moe"),
-            "experts": .integer(experts),
-            "choices": .integer(choices),
-            "width": .integer(width),
-            "activation": .string(activation.rawValue),
-            "router": .object([
-                "scoring": .string(router.scoring.rawValue),
-                "renormalizes": .bool(router.renormalizes),
-                "weight_scale": .float(router.weightScale),
-                "jitter": .float(router.jitter),
-                "gumbel": .bool(router.gumbel),
-                "bias_rate": .float(router.biasRate),
-            ]),
-            "policy": policy.jsonValue,
-            "bank": .string(bank.rawValue),
-            "block_size": .integer(blockSize),
-            "losses": .object([
-                "balance": .float(losses.balance),
-                "scope": .string(losses.scope.rawValue),
-                "z": .float(losses.z),
-                "importance": .float(losses.importance),
-            ]),
-            "shared_width": .integer(sharedWidth),
-            "residual": .bool(isResidual),
-        ])
-    }
-
-    fileprivate init(_ fields: JSONFields) throws(ModelConfigurationError) {
-        try fields.refuseUnknown(known: [
-            "kind", "experts", "choices", "width", "activation", "router", "policy", "bank", "block_size", "losses",
-            "shared_width", "residual",
-        ])
-        let router = try fields.object("router")
-        try router.refuseUnknown(
-            known: ["scoring", "renormalizes", "weight_scale", "jitter", "gumbel", "bias_rate"])
-        let losses = try fields.object("losses")
-        try losses.refuseUnknown(known: ["balance", "scope", "z", "importance"])
-        try self.init(
-            experts: fields.integer("experts"), choices: fields.integer("choices"), width: fields.integer("width"),
-            activation: fields.choice("activation"),
-            router: RouterConfiguration(
-                scoring: router.choice("scoring"), renormalizes: router.bool("renormalizes"),
-                weightScale: router.float("weight_scale"), jitter: router.float("jitter"),
-                gumbel: router.bool("gumbel"), biasRate: router.float("bias_rate")),
-            policy: TokenPolicy(fields.object("policy")), bank: fields.choice("bank"),
-            blockSize: fields.integer("block_size"),
-            losses: RouterLosses(
-                balance: losses.float("balance"), scope: losses.choice("scope"), z: losses.float("z"),
-                importance: losses.float("importance")),
-            sharedWidth: fields.integer("shared_width"), isResidual: fields.bool("residual"))
-    }
-}
-
-extension TokenPolicy {
-    fileprivate var jsonValue: JSONValue {
-        switch self {
-        case .dropless: .object(["kind": .string("dropless")])
-        case .capacity(let factor, let minimum, let order):
-            .object([
-                "kind": .string("capacity"), "factor": .float(factor), "minimum": .integer(minimum),
-                "order": .string(order.rawValue),
-            ])
-        }
-    }
-
-    fileprivate init(_ fields: JSONFields) throws(ModelConfigurationError) {
-        switch try fields.string("kind") {
-        case "dropless":
-            try fields.refuseUnknown(known: ["kind"])
-            self = .dropless
-        case "capacity":
-            try fields.refuseUnknown(known: ["kind", "factor", "minimum", "order"])
-            self = try .capacity(
-                factor: fields.float("factor"), minimum: fields.integer("minimum"), order: fields.choice("order"))
-        case let other: throw fields.wrong("kind", .string(other), "one of 'dropless', 'capacity'")
         }
     }
 }

@@ -37,6 +37,9 @@ extension ModelConfiguration {
         try require(
             initialDeviation >= 0 && initialDeviation.isFinite, "initial_deviation", initialDeviation,
             "it must be a number from 0")
+        if let scale = initialScale {
+            try require(scale > 0 && scale.isFinite, "initial_scale", scale, "it must be positive, or left out")
+        }
         if let clip = attentionClip {
             try require(clip > 0 && clip.isFinite, "attention_clip", clip, "it must be positive, or null")
         }
@@ -78,6 +81,7 @@ extension ModelConfiguration {
             switch part {
             case .dense(let inner): parameters += 3 * width * Double(inner)
             case .moe(let moe):
+                parameters += Double(moe.router.cosine?.width ?? 0) * (width + Double(moe.experts))
                 parameters += 3 * width * (Double(moe.experts + 1) * Double(moe.width) + Double(moe.sharedWidth))
                 tensors += 3 * Double(moe.experts)
             }
@@ -113,6 +117,12 @@ extension MoEConfiguration {
         try require(
             router.biasRate == 0 || router.scoring == .sigmoid, "\(scope).router.bias_rate", router.biasRate,
             "only 'sigmoid' scoring has a selection bias: set it to 0")
+        try checkRouter(scope)
+        try require(
+            (0..<1).contains(dropout), "\(scope).dropout", dropout, "it must be from 0 to below 1")
+        try require(
+            dropout == 0 || bank != .blockSparse, "\(scope).dropout", dropout,
+            "a block-sparse bank drops nothing of its activations: use 0, or the bank 'grouped'")
         for (key, value) in [("balance", losses.balance), ("z", losses.z), ("importance", losses.importance)] {
             try require(value >= 0 && value.isFinite, "\(scope).losses.\(key)", value, "it must be a number from 0")
         }
@@ -127,11 +137,60 @@ extension MoEConfiguration {
             try require(
                 bank != .padded, "\(scope).bank", quoted(bank.rawValue),
                 "a padded bank needs a capacity: set the policy to one, or the bank to 'grouped'")
-        case .capacity(let factor, let minimum, _):
+        case .capacity(let factor, let minimum, let order, let evaluation):
+            try require(factor.isFinite, "\(scope).policy.factor", factor, "it must be a number")
             try require(
-                factor > 0 && factor.isFinite, "\(scope).policy.factor", factor, "it must be a positive number")
+                evaluation?.isFinite ?? true, "\(scope).policy.evaluation", evaluation ?? 0, "it must be a number")
             try require(minimum >= 0, "\(scope).policy.minimum", minimum, "it must be at least 0")
+            try require(
+                order != .importance || choices <= TokenPolicy.DropOrder.mostImportanceChoices, "\(scope).policy.order",
+                quoted(order.rawValue),
+                "it takes at most \(TokenPolicy.DropOrder.mostImportanceChoices) choices for each token")
         }
+    }
+
+    private func checkRouter(_ scope: String) throws(ModelConfigurationError) {
+        if let cosine = router.cosine {
+            try require(
+                (1...1 << 20).contains(cosine.width), "\(scope).router.cosine.width", cosine.width,
+                "it must be from 1 to 1048576")
+            try require(
+                cosine.floor > 0 && cosine.floor < cosine.temperature && cosine.temperature.isFinite,
+                "\(scope).router.cosine.floor", cosine.floor, "it must be above 0 and below the temperature")
+        }
+        if let limit = router.groupLimit, let flaw = limit.flaw(experts: experts, choices: choices) {
+            throw .impossible(
+                key: "\(scope).router.groups", found: "\(limit.chosen) of \(limit.groups)",
+                reason: "\(flaw.reason): \(flaw.remedy)")
+        }
+        if let nodes = router.nodes {
+            let limit = GroupLimit(groups: nodes, chosen: 1, score: .sum)
+            if let flaw = limit.flaw(experts: experts, choices: choices) {
+                throw .impossible(
+                    key: "\(scope).router.nodes", found: "\(nodes)", reason: "\(flaw.reason): \(flaw.remedy)")
+            }
+            try require(
+                router.scoring == .softmaxThenTopK && router.cosine == nil && router.groupLimit == nil
+                    && router.annealing == nil && losses.scope == .layer, "\(scope).router.nodes", nodes,
+                "it is a softmax over nodes and one over each node's experts: use scoring 'softmax-top-k', "
+                    + "losses.scope 'layer', and neither cosine, groups nor annealing")
+        }
+        guard let annealing = router.annealing else { return }
+        try require(
+            annealing.end > 0 && annealing.start >= annealing.end && annealing.start.isFinite,
+            "\(scope).router.annealing.end", annealing.end, "it must be above 0 and at most the start")
+        try require(
+            annealing.steps >= 1, "\(scope).router.annealing.steps", annealing.steps, "it must be at least 1")
+        try require(
+            annealing.threshold >= 0 && annealing.threshold < 1, "\(scope).router.annealing.threshold",
+            annealing.threshold, "it must be from 0 to below 1")
+        try require(
+            router.scoring == .softmaxThenTopK && !router.gumbel && router.groupLimit == nil,
+            "\(scope).router.annealing", "\(annealing.steps) steps",
+            "it is a softmax with noise of its own over all experts: use scoring 'softmax-top-k', no gumbel, no groups")
+        try require(
+            losses.scope == .layer, "\(scope).losses.scope", quoted(losses.scope.rawValue),
+            "tokens have different numbers of experts while a gate is annealed: use 'layer'")
     }
 }
 

@@ -71,6 +71,9 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var tiedEmbeddings: Bool
     /// Standard deviation of initial weights.
     public var initialDeviation: Float
+    /// s, with which the matrices of attention, feed-forward layers, experts and routers begin at a variance of s / inputs in
+    /// place of the deviation (Switch Transformers section 2.4: 0.1); `nil` for the deviation.
+    public var initialScale: Float?
 
     /// A decoder; everything but sizes and feed-forward parts has the common value of current models.
     public init(
@@ -79,7 +82,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         position: Position = .rotary(theta: 10_000),
         queryKeyNorm: QueryKeyNorm = .none, attentionBias: Bool = false, attentionClip: Float? = nil,
         slidingWindow: Int? = nil, activation: Activation = .swiglu, feedForward: [FeedForward],
-        tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02
+        tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02, initialScale: Float? = nil
     ) {
         self.vocabulary = vocabulary
         self.width = width
@@ -98,6 +101,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         self.feedForward = feedForward
         self.tiedEmbeddings = tiedEmbeddings
         self.initialDeviation = initialDeviation
+        self.initialScale = initialScale
     }
 
     /// Number of blocks.

@@ -101,7 +101,16 @@ private struct InventoryBuilder {
     }
 
     private mutating func addMixture(_ prefix: String, _ moe: MoEConfiguration) {
-        add("\(prefix).gate.weight", [moe.experts, configuration.width], role: .router)
+        if let nodes = moe.router.nodes {
+            add("\(prefix).gate.nodes.weight", [nodes, configuration.width], role: .router)
+        }
+        if let cosine = moe.router.cosine {
+            add("\(prefix).gate.projection.weight", [cosine.width, configuration.width], role: .router)
+            add("\(prefix).gate.weight", [moe.experts, cosine.width], role: .router)
+            add("\(prefix).gate.temperature", [1], role: .router)
+        } else {
+            add("\(prefix).gate.weight", [moe.experts, configuration.width], role: .router)
+        }
         if moe.router.scoring == .sigmoid && moe.router.biasRate > 0 {
             add("\(prefix).gate.e_score_correction_bias", [moe.experts], role: .router)
         }

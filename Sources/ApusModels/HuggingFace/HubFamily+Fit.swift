@@ -25,7 +25,9 @@ extension HubFamily {
     /// Settings of training that a written `config.json` does not carry, as keys of Apus' own form.
     public func leftBehind(_ configuration: ModelConfiguration) -> [String] {
         var keys: Set<String> = []
+        if configuration.initialScale != nil { keys.insert("initial_scale") }
         for case .moe(let moe) in configuration.feedForward {
+            if moe.dropout > 0 { keys.insert("dropout") }
             if moe.router.jitter > 0 { keys.insert("router.jitter") }
             if moe.router.gumbel { keys.insert("router.gumbel") }
             if moe.losses.z > 0 { keys.insert("losses.z") }
@@ -125,6 +127,16 @@ private struct Demand {
             demand(
                 "router.renormalizes", renormalizes,
                 renormalizes != firstRenormalizes ? [] : renormalizes ? all : [.olmoe, .qwen3MoE]),
+            demand(
+                "router.cosine", moe.router.cosine.map { "a width of \($0.width)" } ?? "none",
+                moe.router.cosine == nil ? all : []),
+            demand(
+                "router.groups", moe.router.groupLimit.map { "\($0.chosen) of \($0.groups)" } ?? "none",
+                moe.router.groupLimit == nil ? all : []),
+            demand(
+                "router.annealing", moe.router.annealing.map { "\($0.steps) steps" } ?? "none",
+                moe.router.annealing == nil ? all : []),
+            demand("router.nodes", moe.router.nodes.map { "\($0)" } ?? "none", moe.router.nodes == nil ? all : []),
             demand("router.weight_scale", moe.router.weightScale, moe.router.weightScale == 1 ? all : []),
             demand(
                 "policy.kind", moe.policy == .dropless ? "'dropless'" : "'capacity'", moe.policy == .dropless ? all : []

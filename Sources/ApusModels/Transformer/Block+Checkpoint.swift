@@ -14,13 +14,13 @@ extension Block {
         let outer = context.forward.tape
         // The tape keeps the body: a body that kept the tape would keep both for ever when backward never comes.
         let forward = context.forward.on(Tape(backend: outer.backend, isRecording: false))
-        let (report, globalTokens) = (context.report, context.globalTokens)
+        let (report, globalTokens, isEvaluation) = (context.report, context.globalTokens, context.isEvaluation)
         let outputs = try outer.checkpoint("block", inputs: inputs, keeping: forward.keptOutputs) {
             tape, inputs in
             let isFirst = first == nil
             let inner = MoEContext(
                 forward: forward.on(tape), trace: isFirst ? trace : trace.replay(),
-                report: isFirst ? report : nil, globalTokens: globalTokens)
+                report: isFirst ? report : nil, globalTokens: globalTokens, isEvaluation: isEvaluation)
             let state = Hidden(stream: inputs[0], branch: inputs.count > 1 ? inputs[1] : nil)
             let output = try self(state, inner)
             if isFirst { first = output }

@@ -39,10 +39,17 @@ struct TransformerBuilder {
     ) throws -> Parameter {
         let holding = try partition.holding(of: name, shape, cut: cut)
         let parameter = Parameter(
-            name, shape, role: role, layer: layer, expert: expert, decays: decays, initializer: initializer,
-            shard: holding.shard, sharing: holding.sharing)
+            name, shape, role: role, layer: layer, expert: expert, decays: decays,
+            initializer: scaled(initializer, shape, cut), shard: holding.shard, sharing: holding.sharing)
         parameters.append(parameter)
         return parameter
+    }
+
+    /// How a matrix begins whose inputs set its variance; tables of vectors keep their deviation.
+    private func scaled(_ initializer: Initializer, _ shape: Shape, _ cut: Cut) -> Initializer {
+        guard let scale = configuration.initialScale, case .normal = initializer, cut != .vocabulary, cut != .stream
+        else { return initializer }
+        return .normal(deviation: (scale / Float(shape[-1])).squareRoot())
     }
 
     mutating func embed() throws -> EmbedStage {
@@ -174,7 +181,7 @@ struct TransformerBuilder {
             layer: layer, router: try router(prefix, layer, moe), bank: try bank(prefix, layer, moe),
             shared: moe.sharedWidth > 0
                 ? try denseExpert("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, moe) : nil,
-            residual: moe.isResidual ? try residual(prefix, layer, moe) : nil)
+            residual: moe.isResidual ? try residual(prefix, layer, moe) : nil, dropout: moe.dropout)
     }
 
     private mutating func denseExpert(
@@ -184,9 +191,23 @@ struct TransformerBuilder {
     }
 
     private mutating func router(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> any Router {
+        let projection = try moe.router.cosine.map {
+            try declare(
+                "\(prefix).gate.projection.weight", Shape($0.width, width), role: .router, layer: layer, initial)
+        }
+        let nodes = try moe.router.nodes.map {
+            NodeGate(
+                weight: try declare(
+                    "\(prefix).gate.nodes.weight", Shape($0, width), role: .router, layer: layer, initial))
+        }
         let standard = TopKRouter(
             weight: try declare(
-                "\(prefix).gate.weight", Shape(moe.experts, width), role: .router, layer: layer, initial),
+                "\(prefix).gate.weight", Shape(moe.experts, moe.router.cosine?.width ?? width), role: .router,
+                layer: layer, initial),
+            cosine: try projection.flatMap { projection in
+                try moe.router.cosine.map { try cosine(prefix, layer, $0, projection) }
+            },
+            nodes: nodes,
             selectionBias: moe.router.biasRate > 0
                 ? try declare(
                     "\(prefix).gate.e_score_correction_bias", Shape(moe.experts), role: .router, layer: layer,
@@ -198,6 +219,16 @@ struct TransformerBuilder {
         let declared = Set(parameters.map(ObjectIdentifier.init))
         parameters += router.parameters.filter { !declared.contains(ObjectIdentifier($0)) }
         return router
+    }
+
+    private mutating func cosine(
+        _ prefix: String, _ layer: Int, _ cosine: CosineConfiguration, _ projection: Parameter
+    ) throws -> CosineProjection {
+        CosineProjection(
+            projection: projection,
+            temperature: try declare(
+                "\(prefix).gate.temperature", Shape(1), role: .router, layer: layer, decays: false,
+                .constant(cosine.initialParameter)), floor: cosine.floor)
     }
 
     private mutating func bank(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> any ExpertBank {

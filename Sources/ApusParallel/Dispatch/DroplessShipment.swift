@@ -40,13 +40,17 @@ struct DroplessShipment: RowShipment {
         }
     }
 
+    /// Rows that this rank sends.
+    private var rowCount: Int {
+        let index = part.map { $0.collective.rank } ?? 0
+        return counts[counts.count == 1 ? 0 : index].reduce(0, +)
+    }
+
     func rows(of x: Variable, on tape: Tape) throws -> Variable {
         let tokens = try part.map { try tape.ownPart(x, over: $0.collective, layer: $0.layer) } ?? x
         let permutation = decision.permutation
         let choices = decision.choices
-        let index = part.map { $0.collective.rank } ?? 0
-        let count = counts[counts.count == 1 ? 0 : index].reduce(0, +)
-        let rows = try tape.backend.empty(Shape(count, x.shape[1]), x.dtype)
+        let rows = try tape.backend.empty(Shape(rowCount, x.shape[1]), x.dtype)
         try tape.backend.gatherRows(tokens.tensor, index: permutation.rowToToken, scale: nil, into: rows)
         return tape.record("dispatch", inputs: [tokens], output: rows) { flow in
             guard let gradient = flow.output() else { return }
@@ -55,6 +59,12 @@ struct DroplessShipment: RowShipment {
                     gradient, slotToRow: permutation.slotToRow, weights: nil, choices: choices, into: dx, adds: adds)
             }
         }
+    }
+
+    func numbers(_ numbers: Tensor, on tape: Tape) throws -> Variable {
+        let all = Variable.constant(numbers)
+        let own = try part.map { try tape.ownPart(all, over: $0.collective, layer: $0.layer) } ?? all
+        return .constant(try decision.rowNumbers(own.tensor, rows: rowCount, tape.backend))
     }
 
     func combine(_ results: Variable, weights: Variable, base: Variable?, on tape: Tape) throws -> Variable {

@@ -2,7 +2,7 @@ public import ApusCollectives
 public import ApusExperts
 import ApusKernels
 public import ApusNN
-import ApusTensor
+public import ApusTensor
 
 // Shape letters: T tokens, D model width, F expert width, E experts, K choices per token, R routed rows, L local experts
 // of each of an expert group's N ranks, S slices of F, P ranks of a tensor group.
@@ -76,11 +76,14 @@ public final class ExpertParallelDispatcher: Dispatcher {
 
     public var exchangesRows: Bool { true }
 
-    public func dispatch(_ x: Variable, _ decision: RoutingDecision, on tape: Tape) throws -> InFlight {
+    public func dispatch(
+        _ x: Variable, _ decision: RoutingDecision, numbers: Tensor?, on tape: Tape
+    ) throws -> InFlight {
         precondition(decision.experts == experts, "a decision over \(decision.experts) of \(experts) experts")
         let shipment = try shipment(of: decision, tape.backend)
         let announcement = RowAnnouncement(shipment, to: destinations)
-        let pending = try announce(announcement, isKnown: shipment.announcedRows != nil, on: tape)
+        let pending = try announce(
+            announcement, isKnown: shipment.announcedRows != nil && !decision.capacitiesVary, on: tape)
         let rows = try tape.repeated(shipment.rows(of: x, on: tape), slices: share.slices)
         // Without parts of others to gather, this rank's part is the only one.
         let own = shipment.counts.count == 1 ? 0 : part?.collective.rank ?? 0
@@ -92,6 +95,14 @@ public final class ExpertParallelDispatcher: Dispatcher {
             announcement.rows(pending.relayed).map { $0[own].reduce(0, +) }
         }
         let way = try path.start(rows, rowBound: isEven ? nil : plan.bound, layer: layer, on: tape)
+        // Numbers go the same way, but need no way back.
+        let idle = Tape(backend: tape.backend, isRecording: false)
+        let numbersWay = try numbers.map {
+            try path.start(
+                idle.repeated(shipment.numbers($0, on: idle), slices: share.slices),
+                rowBound: isEven ? nil : plan.bound,
+                layer: layer, on: idle)
+        }
         let order = try plan.order(tape.backend)
         let offsets = try tape.backend.tensor(plan.offsets, Shape(plan.offsets.count))
         journeys.begin(
@@ -100,7 +111,12 @@ public final class ExpertParallelDispatcher: Dispatcher {
             let arrived = try way.finish()
             let gathered = try bridge?.enter(arrived, on: tape) ?? arrived
             let rows = try order.map { try tape.arranged(gathered, $0) } ?? gathered
-            return RoutedRows(rows: rows, offsets: offsets)
+            let numbers = try numbersWay.map { way in
+                let arrived = try way.finish()
+                let gathered = try bridge?.gather(arrived, on: idle) ?? arrived
+                return try order.map { try idle.arranged(gathered, $0) } ?? gathered
+            }
+            return RoutedRows(rows: rows, offsets: offsets, numbers: numbers?.tensor)
         }
     }
 

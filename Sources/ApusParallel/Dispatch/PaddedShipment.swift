@@ -46,7 +46,15 @@ struct PaddedShipment: RowShipment {
     }
 
     func rows(of x: Variable, on tape: Tape) throws -> Variable {
-        let rows = try LocalDispatcher().dispatch(x, decision, on: tape).finish().source
+        try ownPart(of: LocalDispatcher().dispatch(x, decision, on: tape).finish().source, on: tape)
+    }
+
+    func numbers(_ numbers: Tensor, on tape: Tape) throws -> Variable {
+        let rows = try decision.rowNumbers(numbers, rows: decision.rowBound, tape.backend)
+        return try ownPart(of: .constant(rows), on: tape)
+    }
+
+    private func ownPart(of rows: Variable, on tape: Tape) throws -> Variable {
         guard let part, let division else { return rows }
         return try tape.takeOwnRows(tape.arranged(rows, division), over: part.collective, layer: part.layer)
     }

@@ -1,5 +1,6 @@
 import ApusCollectives
 import ApusNN
+import ApusTensor
 
 // Shape letters: T tokens, D model width, E experts.
 
@@ -12,6 +13,8 @@ protocol RowShipment {
     var announcedRows: Int? { get }
     /// The rows that this rank sends.
     func rows(of x: Variable, on tape: Tape) throws -> Variable
+    /// (R, 2): the numbers of these rows, of all slots' (T, 2 K). Nothing is differentiated on `tape`, which does not record.
+    func numbers(_ numbers: Tensor, on tape: Tape) throws -> Variable
     /// (T, D): the weighted sum of the results, which came back in the order of ``rows(of:on:)``.
     func combine(_ results: Variable, weights: Variable, base: Variable?, on tape: Tape) throws -> Variable
 }

@@ -29,6 +29,12 @@ struct TensorBridge {
         return fusesReduceScatter ? all : try tape.fanOut(all, over: collective, layer: layer)
     }
 
+    /// The same of rows that no gradient flows back from.
+    func gather(_ rows: Variable, on tape: Tape) throws -> Variable {
+        guard isDivided else { return rows }
+        return try tape.startAllGather(rows, downstream: .replicated, over: collective, layer: layer).finish()
+    }
+
     /// Sums every rank's partial results (R, D), and leaves each rank what it brought.
     func leave(_ results: Variable, on tape: Tape) throws -> Variable {
         if isDivided && fusesReduceScatter {

@@ -147,7 +147,7 @@ public struct TensorPartition: Partition {
         }
         return MoELayer(
             layer: local.layer, router: local.router, dispatcher: dispatcher, bank: bank, shared: local.shared,
-            residual: local.residual, chunks: local.chunks,
+            residual: local.residual, chunks: local.chunks, dropout: local.dropout,
             boundary: dividesTokens ? ReplicatedLayerBoundary(group: group, layer: local.layer) : nil)
     }
 

@@ -18,6 +18,8 @@ public enum RandomPurpose: UInt32, Sendable {
     case sampling
     /// The order in which a mixture's sources take turns.
     case sourceOrder
+    /// Dropout of experts' hidden activations.
+    case expertDropout
 }
 
 /// Names one sequence of counter-based draws (Philox4x32-10): a draw is a pure function of the stream and its index.

@@ -15,7 +15,7 @@ extension ModelConfiguration {
     /// This configuration with everything that only decides how routers learn taken from `other`, and what that
     /// changed, each change once however many layers share it.
     ///
-    /// These are the coefficients and the scope of the router losses, noise, and the rate of a selection bias. Whether
+    /// These are the coefficients and the scope of the router losses, noise, dropout, and the rate of a selection bias. Whether
     /// there is such a bias at all is part of what the model computes, and stays.
     func learning(as other: ModelConfiguration) -> (ModelConfiguration, [LearningChange]) {
         var result = self
@@ -35,6 +35,7 @@ extension ModelConfiguration {
             take(\.losses.importance, "losses.importance")
             take(\.router.jitter, "router.jitter")
             take(\.router.gumbel, "router.gumbel")
+            take(\.dropout, "dropout")
             if layer.router.biasRate > 0, asked.router.biasRate > 0 { take(\.router.biasRate, "router.bias_rate") }
             result.feedForward[index] = .moe(layer)
         }

@@ -8,8 +8,9 @@ struct ExpertsReader {
     let template: MoEConfiguration?
     let activation: Activation
 
-    /// The layer, with the smallest number of experts that one of them has.
-    func layer(leastCount: Int) -> MoEConfiguration {
+    /// The layer, with the smallest of `counts`, which are the experts of all of them.
+    func layer(counts: [Int]) -> MoEConfiguration {
+        let leastCount = counts.min() ?? 1
         let choices = section.integer("choices", 1...1024, default: template?.choices, example: 2)
         section.require(
             choices <= leastCount, "choices", with: [section.full("count")],
@@ -26,30 +27,37 @@ struct ExpertsReader {
             bank != .blockSparse || width % block == 0, "width", with: ["bank", "block_size"].map(section.full),
             "is \(width), no multiple of block_size \(block), of which bank: block-sparse needs whole ones",
             "the nearest that works is \(nearestMultiple(of: block, to: width))")
+        let router = RouterReader(
+            section: section.section("router"), base: template?.router ?? RouterConfiguration(), counts: counts,
+            choices: choices
+        ).router()
+        let losses = losses()
+        section.require(
+            router.nodes == nil || losses.scope == .layer, "losses",
+            with: ["losses.scope", "router.nodes"].map(section.full),
+            "have scope pooled, but router.nodes has a balance loss for each of its levels", "use scope: layer")
+        section.require(
+            router.annealing == nil || losses.scope == .layer, "losses",
+            with: ["losses.scope", "router.annealing"].map(section.full),
+            "have scope pooled, which counts the same number of experts for each token, but router.annealing changes it",
+            "use scope: layer")
+        let dropout = section.real("dropout", .belowOne, default: template?.dropout ?? 0, example: 0.4)
+        section.require(
+            dropout == 0 || bank != .blockSparse, "dropout", with: [section.full("bank")],
+            "is \(dropout), but bank block-sparse drops nothing of its activations", "use 0, or bank: grouped")
+        if case .capacity(_, _, .importance, _) = policy {
+            let most = TokenPolicy.DropOrder.mostImportanceChoices
+            section.require(
+                choices <= most, "choices", with: ["policy", "policy.order"].map(section.full),
+                "is \(choices), but policy.order importance ranks at most \(most) of a token", "use at most \(most)")
+        }
         return MoEConfiguration(
             experts: leastCount, choices: choices, width: width,
-            activation: section.choice("activation", default: template?.activation ?? activation), router: router(),
-            policy: policy, bank: bank, blockSize: block, losses: losses(),
+            activation: section.choice("activation", default: template?.activation ?? activation), router: router,
+            policy: policy, bank: bank, blockSize: block, losses: losses,
             sharedWidth: section.integer(
                 "shared_width", 0...1 << 20, default: template?.sharedWidth ?? 0, example: 256),
-            isResidual: section.flag("residual", default: template?.isResidual ?? false))
-    }
-
-    private func router() -> RouterConfiguration {
-        let section = section.section("router")
-        let base = template?.router ?? RouterConfiguration()
-        let scoring = section.choice("scoring", default: base.scoring)
-        // A bias rate from a preset goes when the recipe turns to another scoring; one that was asked for does not.
-        let biasRate = section.real(
-            "bias_rate", .belowOne, default: scoring == .sigmoid ? base.biasRate : 0, example: 0.001)
-        section.require(
-            biasRate == 0 || scoring == .sigmoid, "bias_rate", with: [section.full("scoring")],
-            "is \(biasRate), which scoring \(scoring.rawValue) has no bias for", "use 0, or scoring: sigmoid")
-        return RouterConfiguration(
-            scoring: scoring, renormalizes: section.flag("renormalize", default: base.renormalizes),
-            weightScale: section.real("weight_scale", .positive, default: base.weightScale, example: 1),
-            jitter: section.real("jitter", .belowOne, default: base.jitter, example: 0.01),
-            gumbel: section.flag("gumbel", default: base.gumbel), biasRate: biasRate)
+            isResidual: section.flag("residual", default: template?.isResidual ?? false), dropout: dropout)
     }
 
     private func policy() -> TokenPolicy {
@@ -62,12 +70,16 @@ struct ExpertsReader {
         }
         let policy = section.section("policy")
         guard section.log.areSound([section.full("policy")]) else { return .dropless }
-        var base: (factor: Float?, minimum: Int, order: TokenPolicy.DropOrder) = (nil, 4, .position)
-        if case .capacity(let factor, let minimum, let order) = template?.policy { base = (factor, minimum, order) }
+        var base: (factor: Float?, minimum: Int, order: TokenPolicy.DropOrder, evaluation: Float?)
+        base = (nil, 4, .position, nil)
+        if case .capacity(let factor, let minimum, let order, let evaluation) = template?.policy {
+            base = (factor, minimum, order, evaluation)
+        }
         return .capacity(
-            factor: policy.real("capacity", .positive, default: base.factor, example: 1.25),
+            factor: policy.real("capacity", .any, default: base.factor, example: 1.25),
             minimum: policy.integer("minimum", 1...1 << 20, default: base.minimum, example: 4),
-            order: policy.choice("order", default: base.order))
+            order: policy.choice("order", default: base.order),
+            evaluation: policy.optionalReal("evaluation", .any, default: base.evaluation, example: 2))
     }
 
     private func losses() -> RouterLosses {

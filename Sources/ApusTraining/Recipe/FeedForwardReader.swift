@@ -54,7 +54,7 @@ struct FeedForwardReader {
         let template = inherited.first?.1
         let counts = self.counts(experts, places: places, inherited: inherited.map(\.1.experts))
         let reader = ExpertsReader(section: experts, template: template, activation: activation)
-        let layer = reader.layer(leastCount: counts.min() ?? 1)
+        let layer = reader.layer(counts: counts)
         return Dictionary(
             uniqueKeysWithValues: zip(places, counts).map { place, count in
                 var mixture = layer

@@ -46,7 +46,9 @@ struct ModelReader {
             activation: activation, feedForward: feedForward,
             tiedEmbeddings: section.flag("tied_embeddings", default: base?.tiedEmbeddings ?? false),
             initialDeviation: section.real(
-                "initial_deviation", .positive, default: base?.initialDeviation ?? 0.02, example: 0.02))
+                "initial_deviation", .positive, default: base?.initialDeviation ?? 0.02, example: 0.02),
+            initialScale: section.optionalReal(
+                "initial_scale", .positiveFloat, default: base?.initialScale, example: 0.1))
     }
 
     private func preset() -> ModelConfiguration? {

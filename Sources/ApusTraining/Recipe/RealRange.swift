@@ -3,6 +3,8 @@ struct RealRange: Sendable {
     let words: String
     let contains: @Sendable (Double) -> Bool
 
+    /// Any.
+    static let any = RealRange(words: "a number") { _ in true }
     /// Above 0.
     static let positive = RealRange(words: "a number above 0") { $0 > 0 }
     /// Above 0, and a number in single precision too.

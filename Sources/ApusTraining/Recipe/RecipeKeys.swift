@@ -14,7 +14,8 @@ public enum RecipeKeys {
                 "preset", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
                 "maximum_positions",
                 "norm", "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip",
-                "sliding_window", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation", "experts",
+                "sliding_window", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation",
+                "initial_scale", "experts",
             ]
         ),
         ("model.position", ["kind", "theta"]),
@@ -22,11 +23,20 @@ public enum RecipeKeys {
             "model.experts",
             [
                 "count", "choices", "width", "every", "layers", "activation", "router", "policy", "bank", "block_size",
-                "losses", "shared_width", "residual",
+                "losses", "shared_width", "residual", "dropout",
             ]
         ),
-        ("model.experts.router", ["scoring", "renormalize", "weight_scale", "jitter", "gumbel", "bias_rate"]),
-        ("model.experts.policy", ["capacity", "minimum", "order"]),
+        (
+            "model.experts.router",
+            [
+                "scoring", "renormalize", "weight_scale", "jitter", "gumbel", "bias_rate", "cosine", "groups",
+                "nodes", "annealing",
+            ]
+        ),
+        ("model.experts.router.cosine", ["width", "temperature", "floor"]),
+        ("model.experts.router.groups", ["count", "chosen", "score"]),
+        ("model.experts.router.annealing", ["start", "end", "steps", "threshold"]),
+        ("model.experts.policy", ["capacity", "minimum", "order", "evaluation"]),
         ("model.experts.losses", ["balance", "scope", "z", "importance"]),
         (
             "data",

@@ -113,6 +113,7 @@ extension Recipe {
         if let dense { writer.key("feed_forward_width", "\(dense)") }
         writer.key("tied_embeddings", "\(model.tiedEmbeddings)")
         writer.key("initial_deviation", "\(model.initialDeviation)")
+        if let scale = model.initialScale { writer.key("initial_scale", "\(scale)") }
         let places = model.feedForward.indices.filter { model.moe(layer: $0) != nil }
         if let first = places.first, let mixture = model.moe(layer: first) {
             writer.group("experts") { writer in
@@ -139,15 +140,17 @@ extension Recipe {
             writer.key("jitter", "\(mixture.router.jitter)")
             writer.key("gumbel", "\(mixture.router.gumbel)")
             writer.key("bias_rate", "\(mixture.router.biasRate)")
+            writer.parts(of: mixture.router)
         }
         switch mixture.policy {
         case .dropless:
             writer.key("policy", "dropless")
-        case .capacity(let factor, let minimum, let order):
+        case .capacity(let factor, let minimum, let order, let evaluation):
             writer.group("policy") { writer in
                 writer.key("capacity", "\(factor)")
                 writer.key("minimum", "\(minimum)")
                 writer.key("order", order.rawValue)
+                if let evaluation { writer.key("evaluation", "\(evaluation)") }
             }
         }
         writer.key("bank", mixture.bank.rawValue)
@@ -160,6 +163,7 @@ extension Recipe {
         }
         writer.key("shared_width", "\(mixture.sharedWidth)")
         writer.key("residual", "\(mixture.isResidual)")
+        writer.key("dropout", "\(mixture.dropout)")
     }
 }
 

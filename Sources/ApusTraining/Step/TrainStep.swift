@@ -223,6 +223,7 @@ public struct TrainStep {
     func context(
         _ tape: Tape, sequences: Int, _ sequenceLength: Int, firstToken: Int, step: Int?, globalTokens: Int,
         documents: TokenBatch.Documents?, _ report: RoutingReport?, routing: RoutingTrace? = nil,
+        isEvaluation: Bool = false,
         gradientsComplete: ((_ parameters: Int) throws -> Void)? = nil
     ) throws -> MoEContext {
         let layout = try layouts.layout(
@@ -232,7 +233,7 @@ public struct TrainStep {
             keptOutputs: ranks?.configuration.keptOutputs ?? [], gradientsComplete: gradientsComplete)
         return MoEContext(
             forward: forward, trace: routing, report: report, globalTokens: globalTokens,
-            batchRanks: ranks?.groups.data)
+            batchRanks: ranks?.groups.data, isEvaluation: isEvaluation)
     }
 
     /// The sum of the micro-batches' losses on the device, added as the host adds them.

@@ -165,8 +165,9 @@ public struct LayoutComparison {
                     let gained = Set(own).subtracting(other)
                     guard !gained.isEmpty else { continue }
                     let lost = Set(other).subtracting(own)
-                    // Without scores nothing excuses the difference.
-                    let row = try scores.map { try free.backend.floats($0[token..<token + 1]) }
+                    // Without scores nothing excuses the difference, nor where a choice was taken or left by a threshold.
+                    let isLeft = gained.contains(-1) || lost.contains(-1)
+                    let row = try isLeft ? nil : scores.map { try free.backend.floats($0[token..<token + 1]) }
                     let gap =
                         row.map { row in self.gap(gained.map { row[Int($0)] }, lost.map { row[Int($0)] }) }
                         ?? Float.infinity

@@ -15,6 +15,7 @@
 #include "apus_cores.h"
 #include "apus_cpu.h"
 #include "apus_distillation.h"
+#include "apus_dropout.h"
 #include "apus_elementwise.h"
 #include "apus_gemm.h"
 #include "apus_loss.h"

@@ -83,6 +83,11 @@ extension FaultyBackend {
         done(.attentionBackward, dq, dk, dv)
     }
 
+    func dropRows(_ x: Tensor, _ dropout: RowDropout, into y: Tensor) throws {
+        try inner.dropRows(x, dropout, into: y)
+        done(.dropRows, y)
+    }
+
     func clamp(_ x: Tensor, limit: Float, into y: Tensor) throws {
         try inner.clamp(x, limit: limit, into: y)
         done(.clamp, y)

@@ -130,6 +130,11 @@ extension FaultyBackend {
         done(.limitToCapacity, kept)
     }
 
+    func dropLightChoices(_ ids: Tensor, weights: Tensor, below threshold: Float, into kept: Tensor) throws {
+        try inner.dropLightChoices(ids, weights: weights, below: threshold, into: kept)
+        done(.dropLightChoices, kept)
+    }
+
     func padToCapacity(
         _ kept: Tensor, experts: Int, groups: [Range<Int>], capacities: [Int]
     ) throws -> RoutingPermutation {

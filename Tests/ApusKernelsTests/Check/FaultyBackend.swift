@@ -15,9 +15,9 @@ final class FaultyBackend: Backend {
         case softmax, softmaxBackward, sigmoid, sigmoidBackward, logSumExp, topK, sortByExpert
         case gateWeights, gateWeightsBackward, sumOverGroups, sumOverGroupsBackward, countChoices
         case chooseExperts, sumAndCount, softmaxGateBackward
-        case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity
+        case balanceLoss, logitLoss, importanceLoss, limitToCapacity, padToCapacity, dropLightChoices
         case gatherRows, scatterRows, combineRows, combineRowsBackward, mixRows, mixRowsBackward, embed, embedBackward
-        case clamp, clampBackward, crossEntropy, crossEntropyBackward, divergence, distillationBackward
+        case dropRows, clamp, clampBackward, crossEntropy, crossEntropyBackward, divergence, distillationBackward
         case argMax, beginDecodeStep, storeKeys
         case fill, copy, add, addScaled, scale, multiply, convert, addBias, addColumnSums
         case sum, countNonFinite, fillRandom

@@ -36,6 +36,68 @@ import Testing
         #expect(try ModelConfiguration(json: learned.json()) == learned)
     }
 
+    /// Fields that came later are left out where there is none of them; each survives where there is.
+    @Test func `later fields survive, and older files are read`() throws {
+        var model = Self.unusual
+        model.initialScale = 0.1
+        guard case .moe(var moe) = model.feedForward[1] else { return }
+        moe.dropout = 0.4
+        moe.experts = 6
+        moe.policy = .capacity(factor: -1.5, minimum: 7, order: .importance, evaluation: 2)
+        moe.router.cosine = CosineConfiguration(width: 12, temperature: 0.3, floor: 0.02)
+        moe.router.groupLimit = GroupLimit(groups: 3, chosen: 2, score: .bestTwo)
+        model.feedForward[1] = .moe(moe)
+        #expect(try ModelConfiguration(json: model.json()) == model)
+        moe.router = RouterConfiguration(annealing: DenseToSparse(start: 3, end: 0.5, steps: 70, threshold: 0.02))
+        moe.losses.scope = .layer
+        model.feedForward[1] = .moe(moe)
+        #expect(try ModelConfiguration(json: model.json()) == model)
+        moe.router = RouterConfiguration(nodes: 2)
+        (moe.experts, moe.choices) = (6, 3)
+        model.feedForward[1] = .moe(moe)
+        #expect(try ModelConfiguration(json: model.json()) == model)
+        for key in ["nodes", "initial_scale", "dropout", "evaluation", "cosine", "groups", "annealing"] {
+            #expect(!Self.unusual.json().contains("\"\(key)\""))
+        }
+    }
+
+    @Test func `impossible routers are refused`() throws {
+        func refused(_ change: (inout MoEConfiguration) -> Void) -> String? {
+            var moe = MoEConfiguration(experts: 6, choices: 2, width: 8)
+            change(&moe)
+            let model = ModelConfiguration(
+                vocabulary: 20, width: 16, heads: 4, maximumPositions: 12, feedForward: [.moe(moe)])
+            do { try model.checkSizes() } catch { return "\(error)" }
+            return nil
+        }
+        #expect(refused { _ in } == nil)
+        #expect(refused { $0.router.groupLimit = GroupLimit(groups: 4, chosen: 1) }?.contains("router.groups") == true)
+        #expect(
+            refused { $0.router.cosine = CosineConfiguration(temperature: 0.1, floor: 0.2) }?
+                .contains("router.cosine.floor") == true)
+        #expect(
+            refused { $0.router = RouterConfiguration(gumbel: true, annealing: DenseToSparse(steps: 5)) }?
+                .contains("router.annealing") == true)
+        #expect(
+            refused {
+                $0.router.annealing = DenseToSparse(steps: 5)
+                $0.losses.scope = .pooled
+            }?.contains("losses.scope") == true)
+        #expect(refused { $0.router.nodes = 4 }?.contains("router.nodes") == true)
+        #expect(
+            refused { $0.router = RouterConfiguration(scoring: .sigmoid, nodes: 3) }?.contains("router.nodes") == true)
+        #expect(
+            refused {
+                $0.dropout = 0.1
+                ($0.bank, $0.blockSize) = (.blockSparse, 8)
+            }?.contains("dropout") == true)
+        #expect(
+            refused {
+                ($0.experts, $0.choices) = (16, 12)
+                $0.policy = .capacity(factor: 1, minimum: 1, order: .importance)
+            }?.contains("policy.order") == true)
+    }
+
     @Test func `keys are sorted and numbers short`() {
         let text = Self.unusual.json()
         let keys = text.split(separator: "\n").filter { $0.hasPrefix("  \"") }.map { $0.prefix { $0 != ":" } }

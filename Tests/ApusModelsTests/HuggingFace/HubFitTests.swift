@@ -85,6 +85,15 @@ import Testing
                 "feed_forward[0].policy.kind",
                 { _, moe in moe.policy = .capacity(factor: 1, minimum: 4, order: .position) }
             ),
+            ("feed_forward[0].router.cosine", { _, moe in moe.router.cosine = CosineConfiguration(width: 8) }),
+            (
+                "feed_forward[0].router.groups", { _, moe in moe.router.groupLimit = GroupLimit(groups: 1, chosen: 1) }
+            ),
+            ("feed_forward[0].router.nodes", { _, moe in (moe.losses.scope, moe.router.nodes) = (.layer, 1) }),
+            (
+                "feed_forward[0].router.annealing",
+                { _, moe in (moe.losses.scope, moe.router.annealing) = (.layer, DenseToSparse(steps: 5)) }
+            ),
             ("feed_forward[0].shared_width", { _, moe in moe.sharedWidth = 8 }),
             ("feed_forward[0].residual", { _, moe in moe.isResidual = true }),
         ]

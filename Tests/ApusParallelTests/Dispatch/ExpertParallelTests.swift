@@ -50,6 +50,31 @@ import Testing
             name: "an expert without tokens, a rank without tokens, 3 chunks",
             configuration: MoEConfiguration(experts: 4, choices: 2, width: 4), lengths: [[5], [], [1], [2, 2]],
             chunks: 3, favours: [1: -9]),
+        LayerCase(
+            name: "expert dropout, top-2, 3 chunks",
+            configuration: MoEConfiguration(experts: 4, choices: 2, width: 8, losses: losses, dropout: 0.4),
+            lengths: [[5], [], [1], [2, 2]], chunks: 3),
+        LayerCase(
+            name: "expert dropout, capacity, padded, shared",
+            configuration: MoEConfiguration(
+                experts: 4, choices: 2, width: 8, policy: capacity, bank: .padded, sharedWidth: 2, dropout: 0.4)),
+        LayerCase(
+            name: "capacity by the load, padded, cosine, importance",
+            configuration: MoEConfiguration(
+                experts: 4, choices: 2, width: 4,
+                router: RouterConfiguration(cosine: CosineConfiguration(width: 3, temperature: 0.3)),
+                policy: .capacity(factor: -1, minimum: 1, order: .importance), bank: .padded, losses: losses),
+            lengths: [[5, 5]]),
+        LayerCase(
+            name: "two levels",
+            configuration: MoEConfiguration(
+                experts: 4, choices: 1, width: 4, router: RouterConfiguration(nodes: 2), losses: losses)),
+        LayerCase(
+            name: "annealed, some experts skipped",
+            configuration: MoEConfiguration(
+                experts: 4, choices: 4, width: 4,
+                router: RouterConfiguration(annealing: DenseToSparse(start: 1, steps: 5, threshold: 0.2)),
+                losses: losses)),
     ]
 
     static let worlds: [WorldShape] =
@@ -105,6 +130,16 @@ import Testing
         for (name, gradient) in reference.gradients where name.first?.isNumber ?? false {
             let own = try #require(results.compactMap { $0.gradients[name] }.first)
             #expect(own.values == gradient.values, "\(name)")
+        }
+    }
+
+    /// A promise of equal capacities is about those that follow from numbers of tokens alone.
+    @Test func `capacities by the load are told in spite of the promise`() throws {
+        let item = ExpertParallelTests.cases[11]
+        for promises in [true, false] {
+            let world = WorldShape(
+                expertRanks: 4, options: ExpertParallelOptions(hasSameCapacities: promises))
+            try item.expectSame(item.onRanks(world), as: item.onOneRank(4), world)
         }
     }
 

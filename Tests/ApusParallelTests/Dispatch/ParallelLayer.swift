@@ -95,8 +95,17 @@ struct ParallelLayer {
         }
         let part = hidden / share.parts * share.part..<hidden / share.parts * (share.part + 1)
         func shard(_ dimension: Int) -> Shard? { share.parts > 1 ? Shard(dimension: dimension, range: part) : nil }
+        let cosine = configuration.router.cosine.map {
+            CosineProjection(
+                projection: declare("projection", $0.width, width, role: .router),
+                temperature: declare("temperature", 1, role: .router), floor: $0.floor)
+        }
+        let nodes = configuration.router.nodes.map {
+            NodeGate(weight: declare("nodes", $0, width, role: .router))
+        }
         let router = TopKRouter(
-            weight: declare("gate", configuration.experts, width, role: .router), selectionBias: nil,
+            weight: declare("gate", configuration.experts, configuration.router.cosine?.width ?? width, role: .router),
+            cosine: cosine, nodes: nodes, selectionBias: nil,
             choices: configuration.choices, configuration: configuration.router, policy: configuration.policy,
             isPadded: configuration.bank == .padded, losses: configuration.losses)
         let names = configuration.activation.inputsPerOutput == 2 ? ["gate", "up"] : ["up"]
@@ -116,7 +125,7 @@ struct ParallelLayer {
             ? BlockSparseBank(matrices, blockSize: configuration.blockSize) : GroupedBank(matrices)
         layer = MoELayer(
             layer: 0, router: router, dispatcher: dispatcher, bank: bank, shared: shared, residual: residual,
-            chunks: item.chunks)
+            chunks: item.chunks, dropout: configuration.dropout)
         store = try ParameterStore(all, backend: backend, precision: .f32, isTrained: true)
         try store.initialize(seed: 1, backend: backend)
         try router.weight.withWeights(on: .cpu) { weights in

@@ -36,6 +36,9 @@ import Testing
             configuration: MoEConfiguration(
                 experts: 2, choices: 2, width: 8, policy: capacity, bank: .padded, losses: losses), lengths: [[5, 5]]),
         LayerCase(
+            name: "2 experts, dropout",
+            configuration: MoEConfiguration(experts: 2, choices: 2, width: 8, losses: losses, dropout: 0.4)),
+        LayerCase(
             name: "2 experts, block-sparse",
             configuration: MoEConfiguration(experts: 2, choices: 1, width: 16, bank: .blockSparse, blockSize: 2)),
     ]

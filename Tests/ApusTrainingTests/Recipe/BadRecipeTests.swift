@@ -80,8 +80,11 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
             "batch: 8", "batch: 8\n  optimizer: {beta2: 1.0}", "training.optimizer.beta2 is 1.0", "below 1", "0.95"),
         BadRecipe("batch: 8", "batch: 8\n  optimizer: {weight_decay: -0.1}", "weight_decay is -0.1", "at least 0"),
         BadRecipe(
-            "every: 2", "every: 2\n    policy: {capacity: 0}", "model.experts.policy.capacity is 0", "above 0", "1.25"),
-        BadRecipe("every: 2", "every: 2\n    policy: {capacity: -1}", "policy.capacity is -1", "above 0"),
+            "every: 2", "every: 2\n    policy: {capacity: inf}", "model.experts.policy.capacity is \"inf\"", "finite",
+            "1.25"),
+        BadRecipe("every: 2", "every: 2\n    policy: {evaluation: 2}", "policy.capacity is missing", "a number"),
+        BadRecipe("every: 2", "every: 2\n    dropout: 1", "model.experts.dropout is 1", "below 1"),
+        BadRecipe("heads: 4\n", "heads: 4\n  initial_scale: 0\n", "model.initial_scale is 0", "above 0"),
         BadRecipe("every: 2", "every: 2\n    router: {jitter: 1}", "model.experts.router.jitter is 1", "below 1"),
         BadRecipe(
             "heads: 4\n", "heads: 4\n  vocabulary: 256\n", "model.vocabulary is 256", "257 tokens", "at least 257"),
@@ -98,6 +101,44 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe(
             "every: 2", "every: 2\n    bank: padded", "model.experts.bank is padded", "needs a capacity", "grouped"),
         BadRecipe("every: 2", "every: 2\n    router: {bias_rate: 0.1}", "bias_rate is 0.1", "softmax-top-k", "sigmoid"),
+        BadRecipe(
+            "every: 2", "every: 2\n    bank: block-sparse\n    block_size: 1\n    dropout: 0.1",
+            "model.experts.dropout is 0.1", "block-sparse", "bank: grouped"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {groups: {count: 3, chosen: 1}}",
+            "model.experts.router.groups.count is 3",
+            "do not divide 8 experts", "works is"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {groups: {count: 8, chosen: 1}}", "too few for 2 choices", "at least 2"),
+        BadRecipe("every: 2", "every: 2\n    router: {groups: {count: 4}}", "groups.chosen is missing", "integer"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {cosine: {temperature: 0.01}}", "cosine.floor is 0.01", "below 0.01"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {nodes: 3}", "model.experts.router.nodes is 3", "do not divide 8",
+            "works is"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {nodes: 2, scoring: sigmoid}", "nodes are chosen by a softmax",
+            "softmax-top-k"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {nodes: 2, cosine: {}}", "beside which cosine cannot stand", "keep one"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {nodes: 2}\n    losses: {scope: pooled}", "each of its levels",
+            "scope: layer"),
+        BadRecipe("every: 2", "every: 2\n    router: {annealing: {}}", "annealing.steps is missing", "1000"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {annealing: {steps: 9, end: 3}}", "annealing.end is 3", "above start 2"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {scoring: sigmoid, annealing: {steps: 9}}",
+            "model.experts.router.annealing is a softmax", "softmax-top-k"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {gumbel: true, annealing: {steps: 9}}", "noise of its own",
+            "gumbel: false"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {groups: {count: 2, chosen: 1}, annealing: {steps: 9}}",
+            "begins with all experts", "keep one of them"),
+        BadRecipe(
+            "every: 2", "every: 2\n    router: {annealing: {steps: 9}}\n    losses: {scope: pooled}",
+            "model.experts.losses have scope pooled", "scope: layer"),
         BadRecipe("every: 2", "layers: [1, 4]", "model.experts.layers names layer 4", "4 layers", "use 0 to 3"),
         BadRecipe("every: 2", "layers: [1, 1]", "model.experts.layers names a layer twice", "once"),
         BadRecipe("every: 2", "layers: []", "model.experts.layers is an empty list", "dense model"),

@@ -50,18 +50,20 @@ struct RecipeReadingTests {
                   feed_forward_width: 200
                   tied_embeddings: true
                   initial_deviation: 0.01
+                  initial_scale: 0.1
                   experts:
                     count: [4, 8]
                     choices: 3
                     width: 48
                     layers: [2, 0]
                     activation: relu
-                    router: {scoring: sigmoid, renormalize: true, weight_scale: 2.5, jitter: 0.1, gumbel: true, bias_rate: 0.001}
-                    policy: {capacity: 1.5, minimum: 2, order: probability}
+                    router: {scoring: sigmoid, renormalize: true, weight_scale: 2.5, jitter: 0.1, gumbel: true, bias_rate: 0.001, cosine: {width: 24, temperature: 0.4, floor: 0.02}, groups: {count: 2, chosen: 2, score: best-two}}
+                    policy: {capacity: 1.5, minimum: 2, order: probability, evaluation: 2.5}
                     bank: padded
                     losses: {balance: 0.02, scope: layer, z: 0.003, importance: 0.004}
                     shared_width: 16
                     residual: true
+                    dropout: 0.3
                 data: {path: 'some dir/a: b', vocabulary: bytes, sequence_length: 100, held_out: 0.25, shuffle: false}
                 training:
                   steps: 1_000
@@ -98,17 +100,19 @@ struct RecipeReadingTests {
         let mixture = MoEConfiguration(
             experts: 4, choices: 3, width: 48, activation: .relu,
             router: RouterConfiguration(
-                scoring: .sigmoid, renormalizes: true, weightScale: 2.5, jitter: 0.1, gumbel: true, biasRate: 0.001),
-            policy: .capacity(factor: 1.5, minimum: 2, order: .probability), bank: .padded,
+                scoring: .sigmoid, renormalizes: true, weightScale: 2.5, jitter: 0.1, gumbel: true, biasRate: 0.001,
+                cosine: CosineConfiguration(width: 24, temperature: 0.4, floor: 0.02),
+                groupLimit: GroupLimit(groups: 2, chosen: 2, score: .bestTwo)),
+            policy: .capacity(factor: 1.5, minimum: 2, order: .probability, evaluation: 2.5), bank: .padded,
             losses: RouterLosses(balance: 0.02, scope: .layer, z: 0.003, importance: 0.004), sharedWidth: 16,
-            isResidual: true)
+            isResidual: true, dropout: 0.3)
         var larger = mixture
         larger.experts = 8
         let model = ModelConfiguration(
             vocabulary: 320, width: 96, heads: 6, keyValueHeads: 3, headWidth: 32, maximumPositions: 512, norm: .layer,
             normEpsilon: 1e-6, position: .learned, queryKeyNorm: .head, attentionBias: true, attentionClip: 8,
             slidingWindow: 64, activation: .gelu, feedForward: [.moe(mixture), .dense(width: 200), .moe(larger)],
-            tiedEmbeddings: true, initialDeviation: 0.01)
+            tiedEmbeddings: true, initialDeviation: 0.01, initialScale: 0.1)
         let training = TrainingConfiguration(
             steps: 1000, batch: 12, microBatch: 6, precision: .bf16Pure,
             optimizer: .init(learningRate: 3e-4, beta1: 0.8, beta2: 0.99, epsilon: 1e-6, weightDecay: 0),
@@ -129,6 +133,36 @@ struct RecipeReadingTests {
                     training: training, parallel: parallel,
                     output: OutputConfiguration(saveEvery: 20, keep: 5, logEvery: 1)))
         #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+    }
+
+    @Test("a gate from dense to sparse is read, and taken away")
+    func annealing() throws {
+        let yaml = Fixture.good.replacing(
+            "every: 2", with: "every: 2\n    router: {annealing: {start: 3, end: 0.5, steps: 70, threshold: 0.02}}")
+        let recipe = try Recipe(yaml: yaml)
+        #expect(
+            recipe.model.moe(layer: 1)?.router.annealing
+                == DenseToSparse(start: 3, end: 0.5, steps: 70, threshold: 0.02))
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        let plain = try Recipe(yaml: yaml, overrides: ["model.experts.router.annealing=null"])
+        #expect(plain.model.moe(layer: 1)?.router.annealing == nil)
+    }
+
+    @Test("the recipes of routers say what their papers have")
+    func routers() throws {
+        func mixture(_ name: String) throws -> MoEConfiguration? {
+            let model = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("\(name).yaml").path).model
+            try model.checkSizes()
+            return model.feedForward.lazy.compactMap { if case .moe(let moe) = $0 { moe } else { nil } }.first
+        }
+        #expect(try mixture("smile")?.router.nodes == 4)
+        #expect(try mixture("switch")?.dropout == 0.1)
+        #expect(try mixture("switch")?.policy == .capacity(factor: 1, minimum: 4, order: .position, evaluation: 2))
+        #expect(try mixture("group-limited")?.router.groupLimit == GroupLimit(groups: 8, chosen: 4, score: .bestTwo))
+        #expect(try mixture("tutel")?.policy == .capacity(factor: -2, minimum: 4, order: .importance))
+        #expect(try mixture("tutel")?.router.cosine == CosineConfiguration(width: 64, temperature: 0.5, floor: 0.01))
+        #expect(
+            try mixture("dts-gate")?.router.annealing == DenseToSparse(start: 2, end: 0.3, steps: 300, threshold: 0.05))
     }
 
     @Test("no experts is a dense model, and an override can make one")

@@ -109,20 +109,30 @@ private enum RandomRecipe {
         let leastExperts = whole(1...16)
         let bank: ExpertBankKind = hasCapacity ? pick(ExpertBankKind.self) : flag() ? .grouped : .blockSparse
         let block = whole(1...160)
+        let choices = whole(1...min(leastExperts, TokenPolicy.DropOrder.mostImportanceChoices))
+        let isAnnealed = scoring == .softmaxThenTopK && flag()
+        let floor = real(0.1)
         let mixture = MoEConfiguration(
-            experts: leastExperts, choices: whole(1...leastExperts),
+            experts: leastExperts, choices: choices,
             width: bank == .blockSparse ? block * whole(1...5) : whole(1...512),
             activation: pick(Activation.self),
             router: RouterConfiguration(
-                scoring: scoring, renormalizes: flag(), weightScale: real(3), jitter: real(1), gumbel: flag(),
-                biasRate: scoring == .sigmoid ? real(1) : 0),
+                scoring: scoring, renormalizes: flag(), weightScale: real(3), jitter: real(1),
+                gumbel: !isAnnealed && flag(), biasRate: scoring == .sigmoid ? real(1) : 0,
+                cosine: flag()
+                    ? CosineConfiguration(width: whole(1...64), temperature: floor + real(1), floor: floor) : nil,
+                groupLimit: !isAnnealed && flag() ? GroupLimit(groups: 1, chosen: 1) : nil,
+                annealing: isAnnealed
+                    ? DenseToSparse(start: 1 + real(3), end: real(1), steps: whole(1...99), threshold: real(1)) : nil),
             policy: hasCapacity
-                ? .capacity(factor: real(4), minimum: whole(1...64), order: pick(TokenPolicy.DropOrder.self))
+                ? .capacity(
+                    factor: flag() ? real(4) : -real(4), minimum: whole(1...64),
+                    order: pick(TokenPolicy.DropOrder.self), evaluation: flag() ? real(4) : nil)
                 : .dropless,
             bank: bank, blockSize: block,
             losses: RouterLosses(
                 balance: real(1), scope: .layer, z: real(1), importance: real(1)),
-            sharedWidth: whole(0...128), isResidual: flag())
+            sharedWidth: whole(0...128), isResidual: flag(), dropout: bank == .blockSparse ? 0 : real(1))
         let denseWidth = whole(1...512)
         let feedForward = (0..<whole(1...9)).map { _ -> ModelConfiguration.FeedForward in
             guard flag() else { return .dense(width: denseWidth) }
@@ -142,7 +152,7 @@ private enum RandomRecipe {
             queryKeyNorm: pick(ModelConfiguration.QueryKeyNorm.self), attentionBias: flag(),
             attentionClip: flag() ? real(10) : nil,
             slidingWindow: flag() ? whole(1...100) : nil, activation: pick(Activation.self), feedForward: feedForward,
-            tiedEmbeddings: flag(), initialDeviation: real(1))
+            tiedEmbeddings: flag(), initialDeviation: real(1), initialScale: flag() ? real(1) : nil)
         let group = whole(1...4)
         let balanceGroup = group * whole(1...3)
         let microBatch = balanceGroup * whole(1...3)

@@ -68,7 +68,7 @@ public struct TEDTraffic: Sendable {
 
     /// The rows of a padded mixture.
     private func paddedLoad(_ moe: MoEConfiguration, layer: Int) -> RoutedLoad {
-        guard case .capacity(let factor, let minimum, _) = moe.policy, moe.bank == .padded else {
+        guard case .capacity(let factor, let minimum, _, _) = moe.policy, moe.bank == .padded, factor > 0 else {
             preconditionFailure("rows of layer \(layer) are not padded: their number is for the router to say")
         }
         let group = recipe.training.routingGroup * recipe.data.sequenceLength
