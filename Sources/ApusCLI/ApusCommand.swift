@@ -18,7 +18,7 @@ struct ApusCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             Train.self, Distill.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self,
-            Convert.self,
+            Convert.self, Upcycle.self, Aggregate.self, Prune.self,
             Report.self, Verify.self, Doctor.self, Bench.self,
         ])
 

@@ -1,5 +1,6 @@
 import ApusData
 import ApusModels
+import ApusTraining
 import Glibc
 
 /// What a CHECKPOINT argument leads to.
@@ -26,8 +27,8 @@ struct Checkpoint {
     /// What the model is called: its family, or Apus' own form.
     var kind: String { model.configuration.family?.title ?? "Apus" }
 
-    /// Whether a run of Apus saved it.
-    var isOfRun: Bool { exists("\(folder)/state.txt") }
+    /// Whether a run of Apus saved it, or it was made of such a one.
+    var isOfRun: Bool { exists("\(folder)/state.txt") || exists("\(folder)/\(Recipe.fileName)") }
 
     /// The ids that end a text: those of `generation_config.json`, or, where it has none, of `config.json`, or the one
     /// that the vocabulary puts between documents.

@@ -36,10 +36,14 @@ struct Pass {
     }
 
     /// The loss in nats of each of the batch's tokens (T) against `targets` (T); 0 where the target is negative.
-    func losses(_ batch: [some Collection<Int32>], targets: [Int32]) throws -> [Float] {
+    ///
+    /// - Parameter report: What the MoE layers tell of the pass; `nil` when nobody reads it.
+    func losses(
+        _ batch: [some Collection<Int32>], targets: [Int32], report: RoutingReport? = nil
+    ) throws -> [Float] {
         let tape = Tape(backend: backend, isRecording: false)
         let context = MoEContext(
-            forward: ForwardContext(tape: tape, layout: try layout(batch)), isEvaluation: true)
+            forward: ForwardContext(tape: tape, layout: try layout(batch)), report: report, isEvaluation: true)
         return try backend.floats(
             model.loss(tokens: tensor(batch.flatMap { $0 }), targets: tensor(targets), scale: 1, context).perToken)
     }

@@ -1,6 +1,8 @@
 import ApusData
+import ApusExperts
 import ApusKernels
 import ApusModels
+import ApusNN
 import ApusTensor
 import ApusTestSupport
 import Glibc
@@ -51,6 +53,31 @@ import Testing
         }
         let narrow = try Evaluator(model, backend: backend, window: 5).evaluate([randomTokens(100, seed: 1)])
         #expect(narrow.tokens == 99)
+    }
+
+    @Test func `counts how often each expert is chosen`() throws {
+        let backend = CPUBackend()
+        let router = RouterConfiguration(scoring: .sigmoid, biasRate: 0.01)
+        let mixture = MoEConfiguration(experts: 4, choices: 2, width: 8, router: router)
+        let configuration = ModelConfiguration(
+            vocabulary: 96, width: 16, heads: 2, maximumPositions: 8,
+            feedForward: [.dense(width: 8), .moe(mixture), .moe(mixture)])
+        let model = try Transformer(configuration, backend: backend, precision: .f32, isTrained: false)
+        try model.store.initialize(seed: 7, backend: backend)
+        // Where the bias leaves no choice, every token chooses the same two.
+        let bias = try #require(model.store["model.layers.1.mlp.gate.e_score_correction_bias"])
+        try bias.withWeights(on: backend.stream) { try backend.upload([-9, 9, -9, 9] as [Float], into: $0) }
+        let tokens = randomTokens(100, seed: 3)
+        for passTokens in [8192, 1] {
+            let evaluator = try Evaluator(model, backend: backend, passTokens: passTokens)
+            let found = try evaluator.utilization(of: MemoryTokens(tokens[...]), limit: 50)
+            #expect(found.evaluation == (try evaluator.evaluate(MemoryTokens(tokens[...]), limit: 50)))
+            #expect(found.evaluation.tokens == 49)
+            #expect(found.utilization.choices.keys.sorted() == [1, 2])
+            #expect(found.utilization.choices[1] == [0, 49, 0, 49])
+            let free = try #require(found.utilization.choices[2])
+            #expect(free.reduce(0, +) == 98 && free.allSatisfy { (0...49).contains($0) } && Set(free).count > 1)
+        }
     }
 
     @Test func `counts the bytes of what it predicts`() throws {

@@ -123,7 +123,7 @@ import Testing
 
     @Test(arguments: [
         [], ["train"], ["distill"], ["eval"], ["generate"], ["inspect"], ["convert"], ["convert", "import"],
-        ["convert", "export"],
+        ["convert", "export"], ["upcycle"], ["aggregate"], ["prune"],
         ["verify"], ["verify", "device"],
         ["doctor"], ["bench"], ["bench", "gemm"], ["bench", "grouped"], ["bench", "blocksparse"],
         ["bench", "attention"],

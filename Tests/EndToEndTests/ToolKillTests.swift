@@ -75,4 +75,24 @@ import Testing
         let source = try goldenFolder("mixtral")
         try killAgainAndAgain({ ["convert", "import", source, "--out", $0] }, folder)
     }
+
+    @Test func upcycle() throws {
+        // Large enough for kills to meet the writing.
+        let text = try text(lines: 200)
+        let recipe = try scratch.write(
+            "dense.yaml",
+            text: """
+                model: {layers: 2, width: 256, heads: 4, feed_forward_width: 1024}
+                data: {path: \(text), sequence_length: 32}
+                training: {steps: 1, batch: 1, precision: f32, threads: 1}
+                """)
+        let run = scratch.file("dense")
+        let trained = try CLI.run(["train", recipe, "--out", run])
+        #expect(trained.status == 0, "\(trained.errors)")
+        // The recipe in the folder names the folder, which is another for the first result.
+        let weights = { (path: String) in
+            try folder(path)?.filter { $0.key.hasPrefix("model") || $0.key == "config.json" }
+        }
+        try killAgainAndAgain({ ["upcycle", run, "--experts", "8", "--noise", "0.1", "--out", $0] }, weights)
+    }
 }

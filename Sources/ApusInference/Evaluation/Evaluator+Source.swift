@@ -13,13 +13,32 @@ extension Evaluator {
     public func evaluate(
         _ source: any TokenSource, limit: Int? = nil, vocabulary: (any Vocabulary)? = nil
     ) throws -> Evaluation {
+        try evaluate(source, limit: limit, vocabulary: vocabulary, counting: nil)
+    }
+
+    /// How often each expert is chosen by the tokens that ``evaluate(_:limit:vocabulary:)`` reads, and the loss that comes
+    /// with it.
+    ///
+    /// - Throws: as ``evaluate(_:limit:vocabulary:)``.
+    public func utilization(
+        of source: any TokenSource, limit: Int? = nil
+    ) throws -> (utilization: ExpertUtilization, evaluation: Evaluation) {
+        let counter = UtilizationCounter()
+        let evaluation = try evaluate(source, limit: limit, vocabulary: nil, counting: counter)
+        return (ExpertUtilization(choices: counter.choices), evaluation)
+    }
+
+    private func evaluate(
+        _ source: any TokenSource, limit: Int?, vocabulary: (any Vocabulary)?, counting: UtilizationCounter?
+    ) throws -> Evaluation {
         let count = min(source.count, limit ?? source.count)
         guard count > 1 else { throw InferenceError.nothingToEvaluate(sequences: 1) }
         let piece = max(1, Evaluator.pieceTokens / window) * window
         var (nats, tokens, bytes) = (0.0, 0, 0)
         for first in stride(from: 0, to: count - 1, by: piece) {
             // The token after a piece is its last target.
-            let part = try evaluate([source.tokens(first..<min(first + piece + 1, count))], vocabulary: vocabulary)
+            let part = try evaluate(
+                [source.tokens(first..<min(first + piece + 1, count))], vocabulary: vocabulary, counting: counting)
             nats += part.nats
             tokens += part.tokens
             bytes += part.bytes ?? 0

@@ -1,4 +1,5 @@
 public import ApusData
+import ApusExperts
 public import ApusKernels
 public import ApusModels
 public import ApusTensor
@@ -45,6 +46,13 @@ public struct Evaluator {
     /// - Throws: ``InferenceError`` for ids that the model does not have and when nothing is to be predicted;
     ///   ``TensorError`` when memory runs out.
     public func evaluate(_ sequences: [[Int32]], vocabulary: (any Vocabulary)? = nil) throws -> Evaluation {
+        try evaluate(sequences, vocabulary: vocabulary, counting: nil)
+    }
+
+    /// The same, the choices of every expert added to `utilization` where there is one.
+    func evaluate(
+        _ sequences: [[Int32]], vocabulary: (any Vocabulary)?, counting utilization: UtilizationCounter?
+    ) throws -> Evaluation {
         for (index, tokens) in sequences.enumerated() { try model.check(tokens, sequence: index) }
         let pieces = sequences.flatMap { tokens in
             // The last token predicts nothing that is known.
@@ -58,7 +66,9 @@ public struct Evaluator {
         var bytes = 0
         for range in Evaluator.batches(pieces.map { $0.count - 1 }, limit: passTokens) {
             let targets = pieces[range].flatMap { $0.dropFirst() }
-            let losses = try pass.losses(pieces[range].map { $0.dropLast() }, targets: targets)
+            let report = utilization.map { _ in RoutingReport() }
+            let losses = try pass.losses(pieces[range].map { $0.dropLast() }, targets: targets, report: report)
+            if let report { try utilization?.add(report, backend: backend) }
             nats += losses.reduce(0) { $0 + Double($1) }
             if let vocabulary { bytes += targets.reduce(0) { $0 + vocabulary.bytes(of: $1).count } }
         }

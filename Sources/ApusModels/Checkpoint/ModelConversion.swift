@@ -13,34 +13,19 @@ public struct ModelConversion {
     public let family: HubFamily?
     /// The type of the new weights: `f32` or `bf16`.
     public let type: DType
-    private let tensors: ShardedSafetensors
-    /// Where in the source each tensor of the model lies.
-    private let places: [String: (hubName: String, elements: Range<Int>)]
+    private let weights: StoredWeights
     private let roles: [String: ParameterRole]
 
     /// - Parameter type: By default `bf16` when all weights are, routers aside, else `f32`.
     /// - Throws: ``FileError``; ``TensorMapError`` for tensors that are missing, left over or of another shape;
     ///   ``ModelConfigurationError`` when the family cannot express the model.
     public init(_ source: ModelFolder, to family: HubFamily?, type: DType? = nil) throws {
-        let configuration = source.configuration.configuration
-        try family?.check(configuration)
+        try family?.check(source.configuration.configuration)
         self.source = source
         self.family = family
-        let tensors = try ShardedSafetensors(folder: source.path)
-        self.tensors = tensors
-        let entries = tensors.shards.flatMap(\.entries)
-        let map = HubTensorMap(family: source.configuration.family, configuration: configuration)
-        var places: [String: (hubName: String, elements: Range<Int>)] = [:]
-        for placement in try map.placements(of: entries.map { ($0.name, $0.shape) }) {
-            for slice in placement.slices { places[slice.name] = (placement.hubName, slice.elements) }
-        }
-        self.places = places
-        let roles = Dictionary(configuration.parameterInventory().map { ($0.name, $0.role) }) { first, _ in first }
-        self.roles = roles
-        let isHalf = try places.allSatisfy { name, place in
-            try roles[name] == .router || tensors.entry(place.hubName).dtype == .bf16
-        }
-        self.type = type ?? (isHalf ? .bf16 : .f32)
+        weights = try StoredWeights(source)
+        roles = Dictionary(weights.parameters.map { ($0.name, $0.role) }) { first, _ in first }
+        self.type = try type ?? weights.commonType()
     }
 
     /// The precision in which source and result are the same model.
@@ -73,7 +58,7 @@ public struct ModelConversion {
         }
         var writer = try ShardedSafetensorsWriter(folder: staging, tensors: specs, maximumShardSize: limit)
         for (placement, spec) in zip(written, specs) {
-            let stored = try elements(of: placement.slices[0].name, backend)
+            let stored = try weights.elements(of: placement.slices[0].name, backend: backend)
             guard stored.dtype != spec.dtype else {
                 try writer.append(stored, to: spec.name, backend: backend)
                 continue
@@ -89,29 +74,9 @@ public struct ModelConversion {
     private func newType(_ name: String, _ backend: any Backend) throws -> DType {
         guard type == .bf16, roles[name] == .router else { return type }
         guard family != nil else { return .f32 }
-        let stored = try elements(of: name, backend)
+        let stored = try weights.elements(of: name, backend: backend)
         guard stored.dtype == .f32 else { return .bf16 }
         return try backend.array(stored, of: Float.self).allSatisfy { $0.bitPattern & 0xffff == 0 } ? .bf16 : .f32
-    }
-
-    /// The elements of a tensor of the model, flat, as `f32` or `bf16`.
-    private func elements(of name: String, _ backend: any Backend) throws -> Tensor {
-        guard let place = places[name] else { preconditionFailure("every tensor of the model has its place") }
-        let entry = try tensors.entry(place.hubName)
-        let count = place.elements.count
-        guard let dtype = entry.dtype, dtype.isFloating else {
-            let values = try tensors.shard(of: place.hubName).floatValues(place.hubName)
-            return try backend.tensor(Array(values[place.elements]), Shape(count), .workspace)
-        }
-        let target = try backend.empty(Shape(count), dtype, .workspace)
-        try tensors.bytes(place.hubName).withUnsafeBytes { bytes in
-            let part =
-                dtype.byteCount(
-                    elements: place.elements.lowerBound)..<dtype.byteCount(
-                    elements: place.elements.upperBound)
-            try backend.upload(UnsafeRawBufferPointer(rebasing: bytes[part]), into: target)
-        }
-        return target
     }
 
     private func configurationText() throws -> String {

@@ -10,7 +10,10 @@ extension ModelConfiguration {
     ///
     /// Every field, keys sorted, a newline at the end; it reads back as an equal value. What came later than the first
     /// checkpoints is left out where there is none of it, so that these can still be read.
-    public func json() -> String {
+    public func json() -> String { jsonValue.text }
+
+    /// The fields of that file.
+    var jsonValue: JSONValue {
         var fields: [String: JSONValue] = [
             "model_type": .string(Self.modelType),
             "vocabulary": .integer(vocabulary),
@@ -32,7 +35,7 @@ extension ModelConfiguration {
             "initial_deviation": .float(initialDeviation),
         ]
         if let initialScale { fields["initial_scale"] = .float(initialScale) }
-        return JSONValue.object(fields).text
+        return .object(fields)
     }
 
     /// Reads the text of Apus' own configuration file; keys that are missing or unknown are errors.

@@ -182,7 +182,7 @@ public final class ParameterStore {
             switch parameter.initializer {
             case .constant(let value): try backend.fill(weights, with: value)
             case .normal(let deviation):
-                let stream = RandomStream(seed: seed ^ stableHash(parameter.name), purpose: .initialization)
+                let stream = RandomStream(initialOf: parameter.name, seed: seed)
                 try backend.fillRandomShard(
                     weights, of: parameter.shape, shard: parameter.shard, .normal(mean: 0, deviation: deviation),
                     stream: stream)
@@ -198,6 +198,13 @@ extension ParameterGroup.Kind {
             ParameterRole.allCases.firstIndex(of: role) ?? 0, decays ? 0 : 1, sharing.overTensorRanks.rawValue,
             sharing.expertDegree ?? 0,
         ]
+    }
+}
+
+extension RandomStream {
+    /// The stream of the initial weights of the parameter `name` in a run of this seed.
+    package init(initialOf name: String, seed: UInt64) {
+        self.init(seed: seed ^ stableHash(name), purpose: .initialization)
     }
 }
 

@@ -43,6 +43,16 @@ public final class MappedFile: Sendable {
         }
     }
 
+    /// Lets go of the memory that a byte range took when it was read; reading it again brings it back.
+    func discard(_ range: Range<Int>) {
+        guard let base else { return }
+        // Whole pages alone: those at the edges hold what others may be about to read.
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let (first, end) = ((range.lowerBound + page - 1) / page * page, range.upperBound / page * page)
+        guard first < end else { return }
+        madvise(UnsafeMutableRawPointer(mutating: base + first), end - first, MADV_DONTNEED)
+    }
+
     /// Content of a byte range.
     ///
     /// The value keeps the mapping alive.
@@ -66,6 +76,14 @@ public struct FileBytes: Sendable {
 
     /// Number of bytes.
     public var count: Int { range.count }
+
+    /// A part of these bytes, counted from the first of them.
+    package subscript(part: Range<Int>) -> FileBytes {
+        FileBytes(file: file, range: range.lowerBound + part.lowerBound..<range.lowerBound + part.upperBound)
+    }
+
+    /// Lets go of the memory that reading took; reading again brings it back.
+    package func discard() { file.discard(range) }
 
     /// Lends the bytes; the pointer is valid inside `body` only.
     public func withUnsafeBytes<Result, Failure: Error>(

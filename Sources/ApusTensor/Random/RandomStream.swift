@@ -20,6 +20,10 @@ public enum RandomPurpose: UInt32, Sendable {
     case sourceOrder
     /// Dropout of experts' hidden activations.
     case expertDropout
+    /// What distinguishes experts that begin as copies of one layer.
+    case expertNoise
+    /// Which experts a random pruning keeps.
+    case expertSelection
 }
 
 /// Names one sequence of counter-based draws (Philox4x32-10): a draw is a pure function of the stream and its index.

@@ -84,7 +84,8 @@ extension CheckpointFolder {
         let (comparable, changes) = saved.configuration.configuration.learning(as: model.configuration)
         if let difference = comparable.firstDifference(from: model.configuration) {
             throw TrainingCheckpointError.different(
-                folder: folder, what: difference.what, saved: difference.saved, asked: difference.asked)
+                folder: folder, what: "a model that says", saved: "\"\(difference.key)\": \(difference.own)",
+                asked: "\"\(difference.key)\": \(difference.other)")
         }
         try saved.loadWeights(into: model.store, backend: backend)
         let state = try StoredState(folder: folder)

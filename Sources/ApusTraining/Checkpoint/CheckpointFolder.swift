@@ -43,20 +43,3 @@ public struct CheckpointFolder: Sendable {
             .save(state, companions: companions, removing: removing, prunes: prunes)
     }
 }
-
-extension ModelConfiguration {
-    /// The first line in which the two configurations' files differ.
-    func firstDifference(from other: ModelConfiguration) -> (what: String, saved: String, asked: String)? {
-        guard self != other else { return nil }
-        let (left, right) = (json().split(separator: "\n"), other.json().split(separator: "\n"))
-        for (saved, asked) in zip(left, right) where saved != asked {
-            return ("a model that says", saved.trimmed, asked.trimmed)
-        }
-        return ("a model of", "\(left.count) settings", "\(right.count)")
-    }
-}
-
-extension Substring {
-    /// Without spaces before and a comma behind.
-    fileprivate var trimmed: String { String(drop { $0 == " " }.reversed().drop { $0 == "," }.reversed()) }
-}

@@ -49,7 +49,8 @@ public enum RecipeKeys {
         (
             "training",
             [
-                "steps", "batch", "micro_batch", "precision", "optimizer", "schedule", "clip_norm", "checkpointing",
+                "start", "steps", "batch", "micro_batch", "precision", "optimizer", "schedule", "clip_norm",
+                "checkpointing",
                 "routing_group", "balance_group", "evaluate_every", "evaluate_batches", "deterministic", "threads",
                 "memory_limit",
             ]

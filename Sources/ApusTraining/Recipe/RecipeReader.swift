@@ -25,6 +25,9 @@ struct RecipeReader {
         let training = TrainingReader(section: top.section("training"), data: data).training()
         let distillation = DistillationReader(section: top.section("distillation")).distillation(
             layers: model?.layers)
+        top.section("training").require(
+            training.start == nil || distillation?.start != .teacher, "start", with: ["distillation.start"],
+            "has no meaning with distillation.start teacher", "keep one of them")
         let parallel = LayoutReader(section: top.section("layout")).parallel()
         let output = self.output(top.section("output"))
         guard let model, log.isEmpty else { return nil }

@@ -43,6 +43,7 @@ extension Recipe {
     }
 
     private func write(_ training: TrainingConfiguration, to writer: inout YAMLWriter) {
+        if let start = training.start { writer.key("start", YAMLWriter.quoted(start)) }
         writer.key("steps", "\(training.steps)")
         writer.key("batch", "\(training.batch)")
         writer.key("micro_batch", "\(training.microBatch)")

@@ -52,6 +52,9 @@ public struct TrainingConfiguration: Sendable, Equatable {
         }
     }
 
+    /// The folder whose weights the run begins with: of a model like the recipe's, or of a run; `nil` for draws. Key
+    /// `training.start`.
+    public var start: String?
     /// Optimizer steps.
     public var steps: Int
     /// Sequences of one step.
@@ -90,8 +93,10 @@ public struct TrainingConfiguration: Sendable, Equatable {
         steps: Int, batch: Int, microBatch: Int? = nil, precision: Precision = .bf16,
         optimizer: Optimizer = Optimizer(), schedule: Schedule = Schedule(), clipNorm: Float = 1,
         checkpointing: Bool = false, routingGroup: Int = 1, balanceGroup: Int? = nil, evaluateEvery: Int = 100,
-        evaluateBatches: Int = 8, deterministic: Bool = true, threads: Int? = nil, memoryLimit: Int? = nil
+        evaluateBatches: Int = 8, deterministic: Bool = true, threads: Int? = nil, memoryLimit: Int? = nil,
+        start: String? = nil
     ) {
+        self.start = start
         self.steps = steps
         self.batch = batch
         self.microBatch = microBatch ?? batch

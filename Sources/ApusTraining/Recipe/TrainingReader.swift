@@ -37,7 +37,9 @@ struct TrainingReader {
             evaluateBatches: section.integer("evaluate_batches", 1...1_000_000, default: 8, example: 8),
             deterministic: section.flag("deterministic", default: true),
             threads: section.optionalInteger("threads", 1...1024, default: nil, example: 2),
-            memoryLimit: section.bytes("memory_limit"))
+            memoryLimit: section.bytes("memory_limit"),
+            start: section.value("start") == nil
+                ? nil : section.text("start", example: "the folder of a model or a run"))
     }
 
     private func optimizer() -> TrainingConfiguration.Optimizer {

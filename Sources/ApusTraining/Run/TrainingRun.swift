@@ -76,7 +76,10 @@ public final class TrainingRun {
         if !resumes, !checkpoints.steps().isEmpty { throw TrainingCheckpointError.runExists(folder: folder) }
         data = try TrainingData(recipe)
         try world.requireSame("checksum \(data.checksum)", what: "text")
-        trainStep = try TrainStep(recipe, over: ranks.groups, backend: backend)
+        var beginning = recipe
+        // A resumed run's weights are its own; the folder that it began with may be gone.
+        if resumes { beginning.training.start = nil }
+        trainStep = try TrainStep(beginning, over: ranks.groups, backend: backend)
         (model, optimizer) = (trainStep.model, trainStep.optimizer)
         saver = try CheckpointSaver(checkpoints, model, optimizer, over: ranks.world, backend: backend)
         if resumes { try resume() }

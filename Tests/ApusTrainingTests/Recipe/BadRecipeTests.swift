@@ -44,6 +44,10 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
             "distillation.layers names 2 of the teacher's layers for a student of 4", "one for each"),
         BadRecipe(
             "seed: 1", "seed: 1\ndistillation:\n  teacher: t\n  temperature: 0", "distillation.temperature is 0"),
+        BadRecipe(
+            "batch: 8", "batch: 8\n  start: models/a\ndistillation: {teacher: t, start: teacher}",
+            "training.start has no meaning with distillation.start teacher", "keep one of them"),
+        BadRecipe("steps: 100", "steps: 100\n  start: [a]", "training.start is a list", "the folder of a model"),
         // Types.
         BadRecipe(
             "steps: 100", "steps: many",

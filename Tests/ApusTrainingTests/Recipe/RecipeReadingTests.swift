@@ -26,6 +26,14 @@ struct RecipeReadingTests {
         #expect(recipe.output == OutputConfiguration())
     }
 
+    @Test("the weights to begin with are named, and written back")
+    func start() throws {
+        let recipe = try Recipe(yaml: Fixture.good, overrides: ["training.start='models/it''s here'"])
+        #expect(recipe.training.start == "models/it's here")
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        #expect(try Recipe(yaml: Fixture.good).training.start == nil)
+    }
+
     @Test("every key lands where it belongs")
     func everyKey() throws {
         let recipe = try Recipe(

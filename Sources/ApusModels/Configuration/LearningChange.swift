@@ -1,5 +1,4 @@
 import ApusExperts
-import ApusModels
 
 /// A setting of the routers that a resumed run has changed. It decides how they learn, not what the model computes.
 public struct LearningChange: Sendable, Equatable {
@@ -17,7 +16,7 @@ extension ModelConfiguration {
     ///
     /// These are the coefficients and the scope of the router losses, noise, dropout, and the rate of a selection bias. Whether
     /// there is such a bias at all is part of what the model computes, and stays.
-    func learning(as other: ModelConfiguration) -> (ModelConfiguration, [LearningChange]) {
+    package func learning(as other: ModelConfiguration) -> (ModelConfiguration, [LearningChange]) {
         var result = self
         var changes: [LearningChange] = []
         for (index, (own, wanted)) in zip(feedForward, other.feedForward).enumerated() {
