@@ -17,14 +17,15 @@ extension ModelConfiguration {
     }
 
     /// This configuration with everything taken from `other` that no result of a forward pass outside training depends
-    /// on: how routers learn (``learning(as:)``), capacities, which bank computes the experts, and what weights began
-    /// with.
+    /// on: how routers learn (``learning(as:)``), capacities, dropout, which bank computes the experts, and what weights
+    /// began with.
     package func practice(as other: ModelConfiguration) -> ModelConfiguration {
         var result = learning(as: other).0
-        result.initialDeviation = other.initialDeviation
+        (result.initialDeviation, result.initialScale) = (other.initialDeviation, other.initialScale)
         for (index, (own, wanted)) in zip(result.feedForward, other.feedForward).enumerated() {
             guard case .moe(var layer) = own, case .moe(let asked) = wanted else { continue }
-            (layer.policy, layer.bank, layer.blockSize) = (asked.policy, asked.bank, asked.blockSize)
+            (layer.policy, layer.dropout) = (asked.policy, asked.dropout)
+            (layer.bank, layer.blockSize) = (asked.bank, asked.blockSize)
             result.feedForward[index] = .moe(layer)
         }
         return result
