@@ -73,13 +73,51 @@ public final class ChildProcess {
 
     /// Waits until `condition` holds, or the process is over.
     public func wait(_ condition: () -> Bool) {
-        while !condition(), !hasEnded { usleep(100) }
+        if !wait(upTo: Self.limit, until: { condition() || hasEnded }) { giveUp() }
     }
 
     /// Waits until it is over. To be called once.
     public func wait() -> End {
+        if !wait(upTo: Self.limit, until: { hasEnded }) { giveUp() }
         var status: Int32 = 0
         while waitpid(id, &status, 0) == -1, errno == EINTR {}
         return status & 0x7f == 0 ? .exit(status >> 8 & 0xff) : .signal(status & 0x7f)
+    }
+
+    /// Longer than anything that a test starts.
+    private static let limit = Duration.seconds(240)
+
+    private func wait(upTo limit: Duration, until condition: () -> Bool) -> Bool {
+        let deadline = ContinuousClock.now + limit
+        while !condition() {
+            guard ContinuousClock.now < deadline else { return false }
+            usleep(200)
+        }
+        return true
+    }
+
+    /// Says what it and its children do, and ends them: a program that hangs must not take the other tests' results with it.
+    private func giveUp() {
+        Issue.record("still running after \(Self.limit):\n\(family.joined(separator: "\n"))\n\(output)\n\(errors)")
+        // A launcher ends its ranks when it is asked to, not when it is killed.
+        send(SIGTERM)
+        if !wait(upTo: .seconds(10), until: { hasEnded }) { send(SIGKILL) }
+    }
+
+    /// The process and those that descend from it: number, state, what it waits for in the system, and command line.
+    private var family: [String] {
+        var members: [pid_t: String] = [:]
+        let processes = folderNames("/proc").compactMap { pid_t($0) }.sorted()
+        for process in processes {
+            // After the name, which is in parentheses: state, parent.
+            let words =
+                (textFile("/proc/\(process)/stat") ?? "").split(separator: ")").last?.split(separator: " ") ?? []
+            guard words.count > 1, process == id || pid_t(words[1]).map({ members[$0] != nil }) == true else {
+                continue
+            }
+            let command = (textFile("/proc/\(process)/cmdline") ?? "").split(separator: "\0").joined(separator: " ")
+            members[process] = "\(process) \(words[0]) \(textFile("/proc/\(process)/wchan") ?? "?") \(command)"
+        }
+        return members.sorted { $0.key < $1.key }.map(\.value)
     }
 }
