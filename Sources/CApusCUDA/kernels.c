@@ -167,6 +167,9 @@ static const unsigned char router_cu[] = {
 static const unsigned char router_loss_cu[] = {
 #embed "../ApusCUDA/Kernels/router_loss.cu" suffix(, 0)
 };
+static const unsigned char row_moves_cuh[] = {
+#embed "../ApusCUDA/Kernels/row_moves.cuh" suffix(, 0)
+};
 static const unsigned char rows_cu[] = {
 #embed "../ApusCUDA/Kernels/rows.cu" suffix(, 0)
 };
@@ -236,6 +239,7 @@ static const apus_kernel_file files[] = {
     SOURCE("rotary.cu", rotary_cu),
     SOURCE("router.cu", router_cu),
     SOURCE("router_loss.cu", router_loss_cu),
+    HEADER("row_moves.cuh", row_moves_cuh),
     SOURCE("rows.cu", rows_cu),
     SOURCE("swiglu.cu", swiglu_cu),
     HEADER("types.cuh", types_cuh),

@@ -312,7 +312,9 @@ inline void dstd(
     each_tile(column_tiles, dense_tiles, [&](i32 column_tile, i32 dense_tile) {
         i32 steps = 1 << 30, seen = 0;
         multiply<1, 1>(sum, memory, place, steps, writer.group, [&](u32 stage, i32 step) {
-            const i32 note = notes[place.stage], rows = note & (is_last - 1);
+            // Read by the lane that says when the stage is free.
+            const i32 note = __shfl_sync(all_lanes, writer.lane == 0 ? notes[place.stage] : 0, 0);
+            const i32 rows = note & (is_last - 1);
             if (note >= is_last) steps = step + 1;
             seen |= rows;
             if (rows < tile_k) clear_rows(stage, rows, writer.group);

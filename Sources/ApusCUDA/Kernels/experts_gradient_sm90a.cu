@@ -7,25 +7,22 @@
 //
 // The pipeline is that of grouped_sm90a.cu with three stages. A group that multiplied rounds its 64 x 256 sums to four panels
 // and goes on; the three warps that have nothing to bring take panel after panel in turn, read gate and up from memory, and
-// write. They have a tile's time for a tile's eight panels. Sixteen rows at a time leave by bulk stores: the first half of
-// pre from the panel itself, the others from 4 KB of each warp.
+// write from registers. They have a tile's time for a tile's eight panels. A bulk store would need a fence, which waits for
+// the loads that were sent ahead.
 //
 // Floor: 2 R F K operations at the tensor cores' rate; dy and the weights once, 2 R F read and 3 R F written. Launch: as many
 // blocks as multiprocessors, 384 threads, 232,448 bytes of shared memory. Needs sm_90a, extents and strides of multiples of 8
 // elements, E at most 256. Tensor maps as in grouped_sm90a.cu:
 //   dy        (R, K): box {64, 128}
 //   weights   (E K, F): box {64, 64}
-//   pre       (R, 2, F), 3-D: box {64, 1, 16}
-//   hidden    (R, F): box {64, 16}
 
-// Eight panels of sums and 12 KB for rows on their way out.
+// Four panels of sums for each group.
 #define RING_STAGES 3
-#define RESULT_PANELS 10
+#define RESULT_PANELS 8
 
 #include "hopper_tiles.cuh"
 
 constexpr int writers = 3, rows_at_once = 16, turns = rows_at_once / 4;
-constexpr u32 rows_bytes = rows_at_once * 128;
 
 /// By the fast exponential and reciprocal, whose errors are far below that of bf16.
 inline float logistic(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
@@ -36,9 +33,12 @@ inline uint4 load_chunk(u32 address) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
     return v;
 }
-inline void store_chunk(u32 address, uint4 v) {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-                 : "memory");
+/// What is read once and overwritten need not stay in a cache.
+inline uint4 load_once(const bf16 *p) {
+    uint4 v;
+    asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+    return v;
 }
 
 /// Eight elements of a row: what is multiplied with what.
@@ -59,21 +59,17 @@ struct Rows {
 /// One of the warps behind the product.
 struct Gradient {
     const Rows &rows;
-    const TensorMap &pre_map, &hidden_map;
     int lane = threadIdx.x % 32;
-    u32 staging;
 
-    Gradient(const Memory &memory, const Rows &rows, const TensorMap &pre_map, const TensorMap &hidden_map)
-        : rows(rows), pre_map(pre_map), hidden_map(hidden_map),
-          staging(memory.panels + 8 * panel_bytes + (threadIdx.x / 32 - 1) * 2 * rows_bytes) {}
+    explicit Gradient(const Rows &rows) : rows(rows) {}
 
     /// Gate and up of a row's eight elements from `column` on; zeros where there are none.
     void load(Chunk &chunk, i64 row, i32 column, bool exists) const {
         chunk = {};
         if (!exists) return;
         const bf16 *gate = rows.pre + row * 2 * rows.width + column;
-        chunk.gate = *(const uint4 *)gate;
-        chunk.up = *(const uint4 *)(gate + rows.width);
+        chunk.gate = load_once(gate);
+        chunk.up = load_once(gate + rows.width);
         chunk.weight = rows.weights ? rows.weights[row] : 1.0f;
     }
 
@@ -93,36 +89,18 @@ struct Gradient {
 #pragma unroll 1
         for (int first = 0; first < 64; first += rows_at_once) {
             if (first + rows_at_once < 64) load(next, row + first + rows_at_once, column, left - first - rows_at_once);
-            if (first > 0) {
-                if (lane == 0) wait_stores<0>();
-                __syncwarp();
-            }
-            const bool is_whole = left - first >= rows_at_once;
 #pragma unroll
             for (int i = 0; i < turns; ++i) {
-                const int at = i * 4 + lane / 8;
-                turn(chunks[i], panel + first * 128, at, row + first, column, left - first, is_whole);
-            }
-            if (is_whole) {
-                fence_async();
-                __syncwarp();
-                if (lane == 0) {
-                    store_box(pre_map, column, 0, row + first, panel + first * 128);
-                    store_box(pre_map, column, 1, row + first, staging);
-                    store_box(hidden_map, column, row + first, staging + rows_bytes);
-                }
+                turn(chunks[i], panel + first * 128, i * 4 + lane / 8, row + first, column, left - first);
             }
 #pragma unroll
             for (int i = 0; i < turns; ++i) chunks[i] = next[i];
         }
-        if (lane == 0) wait_stores<0>();
-        __syncwarp();
     }
 
     /// Row `at` of sixteen, of which `left` exist; eight lanes have a row.
-    void turn(const Chunk &chunk, u32 panel, int at, i64 first, i32 column, i32 left, bool is_whole) const {
-        const u32 place = at * 128 + (lane % 8 ^ at % 8) * 16;
-        const uint4 sums = load_chunk(panel + place);
+    void turn(const Chunk &chunk, u32 panel, int at, i64 first, i32 column, i32 left) const {
+        const uint4 sums = load_chunk(panel + at * 128 + (lane % 8 ^ at % 8) * 16);
         const u32 *g = &sums.x, *gate = &chunk.gate.x, *up = &chunk.up.x;
         uint4 dgate, dup, hidden;
         float dot = 0;
@@ -147,22 +125,17 @@ struct Gradient {
         for (int step = 1; step < 8; step *= 2) dot += __shfl_xor_sync(all_lanes, dot, step);
         const i64 row = first + at;
         if (at < left && lane % 8 == 0 && rows.dots) rows.dots[row * rows.dot_columns + column / 64] = dot;
-        if (is_whole) {
-            store_chunk(panel + place, dgate);
-            store_chunk(staging + place, dup);
-            store_chunk(staging + rows_bytes + place, hidden);
-        } else if (at < left && column + lane % 8 * 8 < rows.width) {
-            bf16 *to = rows.pre + row * 2 * rows.width + column + lane % 8 * 8;
-            *(uint4 *)to = dgate;
-            *(uint4 *)(to + rows.width) = dup;
-            *(uint4 *)(rows.hidden + row * rows.hidden_stride + column + lane % 8 * 8) = hidden;
-        }
+        const i32 own = column + lane % 8 * 8;
+        if (at >= left || own >= rows.width) return;
+        bf16 *to = rows.pre + row * 2 * rows.width + own;
+        *(uint4 *)to = dgate;
+        *(uint4 *)(to + rows.width) = dup;
+        *(uint4 *)(rows.hidden + row * rows.hidden_stride + own) = hidden;
     }
 };
 
 extern "C" __global__ void __launch_bounds__(all_threads, 1) experts_backward_sm90a(
-    const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap weights,
-    const __grid_constant__ TensorMap pre_map, const __grid_constant__ TensorMap hidden_map, bf16 *pre, bf16 *hidden,
+    const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap weights, bf16 *pre, bf16 *hidden,
     i64 hidden_stride, const i32 *offsets, const float *row_weights, float *dots, i64 experts, i64 width, i64 k) {
     extern __shared__ __align__(1024) char base[];
     const Memory memory(base);
@@ -188,13 +161,10 @@ extern "C" __global__ void __launch_bounds__(all_threads, 1) experts_backward_sm
     }
     if (threadIdx.x < 128) {
         const Rows rows = {pre, hidden, hidden_stride, row_weights, dots, (i32)width, (i32)(width + 63) / 64};
-        const Gradient gradient(memory, rows, pre_map, hidden_map);
+        const Gradient gradient(rows);
         int turn = threadIdx.x / 32 - 1;
         each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
-            for (int number = 0; number < 8; ++number) {
-                const bool is_mine = turn == 0;
-                turn = is_mine ? writers - 1 : turn - 1;
-                if (!is_mine) continue;
+            for (int number = turn; number < 8; number += writers) {
                 const int group = number / 4;
                 const i32 row = memory.offsets[expert] + row_tile * tile_m + group * 64;
                 const i32 column = column_tile * tile_n + number % 4 * 64, left = memory.offsets[expert + 1] - row;
@@ -206,6 +176,8 @@ extern "C" __global__ void __launch_bounds__(all_threads, 1) experts_backward_sm
                 }
                 if (gradient.lane == 0) barrier_arrive(free + group * 8);
             }
+            // Eight panels, three warps: another begins the next tile.
+            turn = (turn + 1) % writers;
             parity ^= 1;
         });
         return;

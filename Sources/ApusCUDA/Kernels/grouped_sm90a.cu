@@ -4,7 +4,8 @@
 // four stages (4 x 48 KB), and two groups of 128 multiply them, each 64 rows in 128 registers, and release a stage when
 // the next one's products are under way. A group writes its result through two panels of 64 x 64 and bulk stores, so
 // that one group may write while the other multiplies. A persistent grid walks tiles expert by expert, 8 tiles of rows
-// to a strip of columns.
+// to a strip of columns. Three warps have nothing to do for the product; two kernels have rows moved by them that are not the
+// product's, which takes a quarter of the time of a launch of its own.
 //
 // Floor as in grouped_bf16.cu, at the whole rate of the tensor cores. Launch: as many blocks as multiprocessors, 384
 // threads, 232,448 bytes of shared memory. Needs sm_90a, extents and strides of multiples of 8 elements, E at most 256.
@@ -16,18 +17,20 @@
 //   gradient  (E, N, K), 3-D: box {64, 64, 1} for bf16, {32, 64, 1} for f32
 
 #include "hopper_tiles.cuh"
+#include "row_moves.cuh"
 
 /// out[r] = op(weights[e]) x[r], as `grouped_product` of grouped_bf16.cu.
-template <bool transposed>
+template <bool transposed, class Move = NoMove>
 inline void grouped_product(
     const TensorMap &x, const TensorMap &weights, const TensorMap &out_map, bf16 *out, i64 out_stride,
-    const i32 *offsets, i64 experts, i32 n, i32 k) {
+    const i32 *offsets, i64 experts, i32 n, i32 k, const Move &move = {}) {
     extern __shared__ __align__(1024) char base[];
     const Memory memory(base);
     const i32 columns = (n + tile_n - 1) / tile_n, blocks = (k + tile_k - 1) / tile_k;
     begin(memory, offsets, experts, [&](i32 rows) { return (rows + tile_m - 1) / tile_m * columns; });
     Place place;
     if (threadIdx.x < 128) {
+        if (threadIdx.x >= 32) move();
         if (threadIdx.x > 0) return;
         each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
             const i32 row = memory.offsets[expert] + row_tile * tile_m, column = column_tile * tile_n;
@@ -67,10 +70,10 @@ inline void grouped_product(
 
 /// gradient[e] (N, K) (+)= dy[group]^T x[group], as `grouped_gradient` of grouped_bf16.cu. Both operands are mn-major: k
 /// runs along the stored rows.
-template <class T>
+template <class T, class Move = NoMove>
 inline void grouped_gradient(
     const TensorMap &dy, const TensorMap &x, const TensorMap &gradient, const i32 *offsets, i64 experts, i32 n, i32 k,
-    bool adds) {
+    bool adds, const Move &move = {}) {
     extern __shared__ __align__(1024) char base[];
     const Memory memory(base);
     const i32 columns = (k + tile_n - 1) / tile_n, row_tiles = (n + tile_m - 1) / tile_m;
@@ -78,6 +81,7 @@ inline void grouped_gradient(
     begin(memory, offsets, experts, [&](i32 rows) { return rows > 0 || !adds ? row_tiles * columns : 0; });
     Place place;
     if (threadIdx.x < 128) {
+        if (threadIdx.x >= 32) move();
         if (threadIdx.x > 0) return;
         each_tile(memory, experts, columns, [&](i32 expert, i32 row_tile, i32 column_tile) {
             for (i32 row = memory.offsets[expert]; row < memory.offsets[expert + 1]; row += tile_k) {
@@ -99,16 +103,7 @@ inline void grouped_gradient(
         multiply<1, 1>(sum, memory, place, blocks, writer.group, [&](u32 stage, i32 block) {
             // The rows after the expert's last are the next expert's, or anything: both operands' become 0.
             const i32 rows = count - block * tile_k;
-            if (rows >= tile_k) return;
-            for (i32 i = rows * 8 + writer.thread; i < tile_k * 8; i += 128) {
-                for (int p = 0; p < 3; ++p) {
-                    const int panel = p == 0 ? writer.group : 2 + writer.group * 2 + p - 1;
-                    const u32 chunk = stage + panel * panel_bytes + i * 16;
-                    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(chunk), "r"(0) : "memory");
-                }
-            }
-            fence_async();
-            named_barrier(3, 256);
+            if (rows < tile_k) clear_rows(stage, rows, writer.group);
         });
         if (blocks == 0) {
 #pragma unroll
@@ -147,3 +142,28 @@ DEFINE(grouped_sm90a, false)
     }
 DEFINE_GRADIENT(grouped_gradient_sm90a_f32, float)
 DEFINE_GRADIENT(grouped_gradient_sm90a_bf16, bf16)
+
+/// out[r] = weights[e]^T x[r], and beside it copies[slot_to_row[t, k]] = tokens_in[t], rows of n elements.
+extern "C" __global__ void __launch_bounds__(all_threads, 1) grouped_and_scatter_sm90a(
+    const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,
+    const __grid_constant__ TensorMap out_map, bf16 *out, i64 out_stride, const i32 *offsets, i64 experts, i64 n, i64 k,
+    bf16 *copies, i64 copies_stride, const bf16 *tokens_in, i64 tokens_stride, const i32 *slot_to_row, i64 tokens,
+    i64 choices) {
+    grouped_product<false>(
+        x, weights, out_map, out, out_stride, offsets, experts, (i32)n, (i32)k,
+        ScatterMove{{copies, copies_stride, slot_to_row, tokens, choices, n}, tokens_in, tokens_stride});
+}
+
+/// gradient[e] (N, K) (+)= dy[group]^T x[group], and beside it y[t] (+)= the sum of a token's rows of k elements.
+#define DEFINE_GRADIENT_AND_COMBINE(name, T)                                                                           \
+    extern "C" __global__ void __launch_bounds__(all_threads, 1) name(                                                 \
+        const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap x,                                     \
+        const __grid_constant__ TensorMap gradient, const i32 *offsets, i64 experts, i64 n, i64 k, i64 adds, bf16 *y,  \
+        i64 y_stride, bf16 *rows, i64 rows_stride, const i32 *slot_to_row, i64 tokens, i64 choices,              \
+        i64 y_adds) {                                                                                                  \
+        grouped_gradient<T>(                                                                                           \
+            dy, x, gradient, offsets, experts, (i32)n, (i32)k, adds,                                                   \
+            CombineMove{{rows, rows_stride, slot_to_row, tokens, choices, k}, y, y_stride, y_adds});                     \
+    }
+DEFINE_GRADIENT_AND_COMBINE(gradient_and_combine_sm90a_f32, float)
+DEFINE_GRADIENT_AND_COMBINE(gradient_and_combine_sm90a_bf16, bf16)

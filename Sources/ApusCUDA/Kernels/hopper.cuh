@@ -47,6 +47,15 @@ inline void prefetch_box(const TensorMap &map, i32 column, i32 row, i32 plane) {
     asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];"
                  ::"l"(&map), "r"(column), "r"(row), "r"(plane) : "memory");
 }
+/// Starts copying 16 bytes to shared memory, or writing zeros there if not `exists`.
+inline void copy_chunk(u32 to, const void *from, bool exists) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
+/// Arrives when all chunks that this thread has started to copy are there; one of those that the barrier was made for.
+inline void arrive_with_chunks(u32 barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 /// Starts writing a box from shared memory; what lies outside the tensor is left out.
 inline void store_box(const TensorMap &map, i32 column, i32 row, u32 from) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];"

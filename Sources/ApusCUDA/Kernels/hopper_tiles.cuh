@@ -18,6 +18,8 @@
 constexpr int tile_m = 128, tile_n = 256, tile_k = 64, stages = RING_STAGES, all_threads = 384, most_experts = 256;
 constexpr u32 panel_bytes = 64 * 128, a_bytes = 2 * panel_bytes, b_bytes = 4 * panel_bytes;
 constexpr u32 stage_bytes = a_bytes + b_bytes;
+/// Warps that multiply; each says for itself that it is done with a stage.
+constexpr int consumers = 8;
 
 /// Shared memory, in order: stages, panels of results, barriers (four for other uses), then the experts' offsets and
 /// first tiles.
@@ -45,20 +47,21 @@ struct Place {
     }
 };
 
-/// Readies the barriers of the stages; the block must meet before it uses them.
-inline void init_barriers(const Memory &memory) {
+/// Readies the barriers of the stages, which `bringers` threads fill; the block must meet before it uses them.
+inline void init_barriers(const Memory &memory, int bringers = 1) {
     if (threadIdx.x > 0) return;
     for (int s = 0; s < stages; ++s) {
-        barrier_init(memory.full + s * 8, 1);
-        barrier_init(memory.empty + s * 8, 2);
+        barrier_init(memory.full + s * 8, bringers);
+        barrier_init(memory.empty + s * 8, consumers);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 /// Readies barriers and copies the offsets; `tiles(rows)` is the number of tiles of an expert with that many rows.
-template <class Tiles> inline void begin(const Memory &memory, const i32 *offsets, i64 experts, Tiles tiles) {
+template <class Tiles>
+inline void begin(const Memory &memory, const i32 *offsets, i64 experts, Tiles tiles, int bringers = 1) {
     for (i64 e = threadIdx.x; e <= experts; e += all_threads) memory.offsets[e] = offsets[e];
-    init_barriers(memory);
+    init_barriers(memory, bringers);
     __syncthreads();
     if (threadIdx.x < 32) {
         const i32 each = (i32)(experts + 31) / 32, from = threadIdx.x * each, to = min((i32)experts, from + each);
@@ -78,6 +81,12 @@ template <class Tiles> inline void begin(const Memory &memory, const i32 *offset
         if (threadIdx.x == 31) memory.first_tile[experts] = upto;
     }
     __syncthreads();
+}
+
+/// This warp has read what it needed of a stage.
+inline void release(const Memory &memory, int stage) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(memory.empty + stage * 8);
 }
 
 /// Multiplies `blocks` blocks of 64 k as they arrive; `ready(stage address, block)` runs before a block is multiplied,
@@ -102,7 +111,7 @@ inline void multiply(float (&sum)[128], const Memory &memory, Place &place, cons
         multiply_commit();
         if (block > 0) {
             multiply_wait<1>();
-            if (threadIdx.x % 128 == 0) barrier_arrive(memory.empty + before * 8);
+            release(memory, before);
         }
         before = place.stage;
         place.advance();
@@ -111,7 +120,7 @@ inline void multiply(float (&sum)[128], const Memory &memory, Place &place, cons
     // The registers belong to the tensor cores until here; the compiler must not read them earlier.
 #pragma unroll
     for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(sum[i])::"memory");
-    if (blocks > 0 && threadIdx.x % 128 == 0) barrier_arrive(memory.empty + before * 8);
+    if (blocks > 0) release(memory, before);
 }
 
 /// Zeroes the rows of a stage from `rows` on, of both operands, when both are mn-major: they are another expert's, or

@@ -6,7 +6,7 @@
 #include "reduce.cuh"
 
 /// Part p of y (rows, width), `part_stride` elements after the part before it, is x0, x1 or x2 of x (rows, width), as bits
-/// 2 p and 2 p + 1 of `pattern` say. Launch "rows".
+/// 2 p and 2 p + 1 of `pattern` say. Launch "narrow rows".
 extern "C" __global__ void split_parts(
     bf16 *y, i64 y_stride, i64 part_stride, const float *x, i64 x_stride, i64 rows, i64 width, i64 parts, i64 pattern) {
     const i64 row = row_index();
@@ -29,7 +29,7 @@ extern "C" __global__ void split_parts(
     });
 }
 
-/// y (rows, width) (+)= the sum of three parts of x, the last first: they are the smallest. Launch "rows".
+/// y (rows, width) (+)= the sum of three parts of x, the last first: they are the smallest. Launch "narrow rows".
 extern "C" __global__ void sum_parts(
     float *y, i64 y_stride, const float *x, i64 x_stride, i64 part_stride, i64 rows, i64 width, i64 adds) {
     const i64 row = row_index();

@@ -28,6 +28,13 @@ struct LaunchShape: Sendable {
         return LaunchShape(grid: (ceilDivide(rows, y), 1, 1), block: (x, y, 1))
     }
 
+    /// The same for a kernel in which no thread needs another: rows of few elements share a warp.
+    static func narrowRows(_ rows: Int, width: Int) -> LaunchShape {
+        var x = 1
+        while x < 256, 8 * x < width { x *= 2 }
+        return LaunchShape(grid: (ceilDivide(rows, 256 / x), 1, 1), block: (x, 256 / x, 1))
+    }
+
     /// Runs of rows whose columns each block sums in shared memory, `sums` sums for each column.
     static func rowRuns(_ rows: Int, width: Int, sums: Int = 1) -> LaunchShape {
         var shape = LaunchShape.rows(rows, width: width)

@@ -50,7 +50,7 @@ extension CUDABackend {
         let parts = try empty(shape, .bf16, .workspace)
         let pattern = order.enumerated().reduce(0) { $0 | $1.element << (2 * $1.offset) }
         try launch(
-            "split_parts", .rows(rows, width: width), parts, parts.rowStride, alongRows ? rows * width : width, x,
+            "split_parts", .narrowRows(rows, width: width), parts, parts.rowStride, alongRows ? rows * width : width, x,
             x.rowStride, rows, width, order.count, pattern)
         return parts
     }
@@ -58,7 +58,8 @@ extension CUDABackend {
     private func sumParts(_ product: Tensor, partStride: Int, into c: Tensor, adds: Bool) throws {
         let (rows, width) = (c.shape[0], c.shape[1])
         try launch(
-            "sum_parts", .rows(rows, width: width), c, c.rowStride, product, product.rowStride, partStride, rows, width,
+            "sum_parts", .narrowRows(rows, width: width), c, c.rowStride, product, product.rowStride, partStride, rows,
+            width,
             adds)
     }
 }

@@ -6,8 +6,7 @@ import ApusTensor
 
 extension GroupedBank {
     /// Gated experts with their weights multiplied into the hidden rows: each product's result is written once, as what the
-    /// next one reads. Kept for backward: the first product's output, one copy for each routed row. A buffer of (R, D) rows
-    /// serves the tokens, the results and every gradient of either in turn.
+    /// next one reads. Kept for backward: the first product's output, one copy for each routed row.
     public func wholeLayer(
         _ x: Variable, weights: Variable, _ decision: RoutingDecision, base: () throws -> Variable?, on tape: Tape
     ) throws -> Variable? {
@@ -17,8 +16,6 @@ extension GroupedBank {
         else { return nil }
         let base = try base()
         let (permutation, choices, rowBound) = (decision.permutation, decision.choices, decision.rowBound)
-        let rows = try backend.empty(Shape(rowBound, matrices.width), x.dtype)
-        try backend.scatterRows(x.tensor, slotToRow: permutation.slotToRow, choices: choices, into: rows)
         let rowWeights = try backend.empty(Shape(rowBound), .f32)
         try backend.gatherRows(
             weights.tensor.reshaped(weights.tensor.count, 1), index: permutation.rowToSlot, scale: nil,
@@ -27,8 +24,10 @@ extension GroupedBank {
         let hidden = try backend.empty(Shape(rowBound, matrices.hidden), x.dtype)
         try matrices.inputSpan.withWeights(on: backend.stream) {
             try backend.gatedExperts(
-                rows, weights: $0, offsets: permutation.offsets, rowWeights: rowWeights, pre: pre, into: hidden)
+                x.tensor, rows: permutation.rowToToken, weights: $0, offsets: permutation.offsets,
+                rowWeights: rowWeights, pre: pre, into: hidden)
         }
+        let rows = try backend.empty(Shape(rowBound, matrices.width), x.dtype)
         try matrices.outputSpan.withWeights(on: backend.stream) {
             try backend.groupedMatMul(
                 hidden, rows: nil, weights: $0, transposed: true, offsets: permutation.offsets, into: rows)
@@ -57,26 +56,44 @@ extension GroupedBank {
         try backend.scatterRows(dy, slotToRow: permutation.slotToRow, choices: choices, into: rows)
         let slopes = try backend.empty(rowWeights.shape, .f32)
         try backwardOfOutputs(rows, decision, rowWeights: rowWeights, pre: pre, slopes: slopes, backend)
-        if let (gradient, adds) = try matrices.inputSpan.gradientTarget() {
-            try backend.scatterRows(x.tensor, slotToRow: permutation.slotToRow, choices: choices, into: rows)
-            try backend.groupedWeightGradient(
-                pre, rows, rows: nil, offsets: permutation.offsets, into: gradient, adds: adds)
-        }
-        if x.needsGradient {
-            try matrices.inputSpan.withWeights(on: backend.stream) {
-                try backend.groupedMatMul(
-                    pre, rows: nil, weights: $0, transposed: false, offsets: permutation.offsets, into: rows)
-            }
-            try flow.accumulate(into: x) { dx, adds in
-                try backend.combineRows(
-                    rows, slotToRow: permutation.slotToRow, weights: nil, choices: choices, into: dx, adds: adds)
-            }
-        }
+        try backwardOfInputs(pre, x, decision, rows: rows, flow)
         let dweights = try backend.empty(Shape(decision.tokenCount * choices), .f32)
         try backend.gatherRows(
             slopes.reshaped(slopes.count, 1), index: permutation.slotToRow, scale: nil,
             into: dweights.reshaped(dweights.count, 1))
         return dweights
+    }
+
+    /// Adds the gradients of the first matrices and of `x`; `rows` are overwritten.
+    private func backwardOfInputs(
+        _ dpre: Tensor, _ x: Variable, _ decision: RoutingDecision, rows: Tensor, _ flow: borrowing GradientFlow
+    ) throws {
+        let backend = flow.backend
+        let (permutation, choices) = (decision.permutation, decision.choices)
+        guard let (gradient, addsWeights) = try matrices.inputSpan.gradientTarget() else {
+            guard x.needsGradient else { return }
+            try matrices.inputSpan.withWeights(on: backend.stream) {
+                try backend.groupedMatMul(
+                    dpre, rows: nil, weights: $0, transposed: false, offsets: permutation.offsets, into: rows)
+            }
+            return try flow.accumulate(into: x) { dx, adds in
+                try backend.combineRows(
+                    rows, slotToRow: permutation.slotToRow, weights: nil, choices: choices, into: dx, adds: adds)
+            }
+        }
+        guard x.needsGradient else {
+            try backend.scatterRows(x.tensor, slotToRow: permutation.slotToRow, choices: choices, into: rows)
+            return try backend.groupedWeightGradient(
+                dpre, rows, rows: nil, offsets: permutation.offsets, into: gradient, adds: addsWeights)
+        }
+        try matrices.inputSpan.withWeights(on: backend.stream) { weights in
+            try flow.accumulate(into: x) { dx, adds in
+                try backend.gatedExpertsInputBackward(
+                    dpre, x: x.tensor, slotToRow: permutation.slotToRow, choices: choices, weights: weights,
+                    offsets: permutation.offsets, rows: rows, gradient: gradient, adds: addsWeights, into: dx,
+                    addsInput: adds)
+            }
+        }
     }
 
     /// Turns `pre` into its gradient; the hidden rows are here no longer than their weights' gradient needs.

@@ -45,9 +45,11 @@ extension FaultyBackend {
     }
 
     func gatedExperts(
-        _ x: Tensor, weights: Tensor, offsets: Tensor, rowWeights: Tensor?, pre: Tensor?, into hidden: Tensor
+        _ x: Tensor, rows: Tensor?, weights: Tensor, offsets: Tensor, rowWeights: Tensor?, pre: Tensor?,
+        into hidden: Tensor
     ) throws {
-        try inner.gatedExperts(x, weights: weights, offsets: offsets, rowWeights: rowWeights, pre: pre, into: hidden)
+        try inner.gatedExperts(
+            x, rows: rows, weights: weights, offsets: offsets, rowWeights: rowWeights, pre: pre, into: hidden)
         done(.gatedExperts, pre, hidden)
     }
 
@@ -59,6 +61,16 @@ extension FaultyBackend {
             dy, weights: weights, offsets: offsets, rowWeights: rowWeights, pre: pre, hidden: hidden,
             weightGradients: weightGradients)
         done(.gatedExpertsBackward, pre, hidden, weightGradients)
+    }
+
+    func gatedExpertsInputBackward(
+        _ dpre: Tensor, x: Tensor, slotToRow: Tensor, choices: Int, weights: Tensor, offsets: Tensor, rows: Tensor,
+        gradient: Tensor, adds: Bool, into dx: Tensor, addsInput: Bool
+    ) throws {
+        try inner.gatedExpertsInputBackward(
+            dpre, x: x, slotToRow: slotToRow, choices: choices, weights: weights, offsets: offsets, rows: rows,
+            gradient: gradient, adds: adds, into: dx, addsInput: addsInput)
+        done(.gatedExpertsInputBackward, gradient, dx)
     }
 
     func scatterRows(_ x: Tensor, slotToRow: Tensor, choices: Int, into rows: Tensor) throws {

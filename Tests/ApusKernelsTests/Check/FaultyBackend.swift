@@ -9,6 +9,7 @@ final class FaultyBackend: Backend {
     /// The ops of `Backend`, by the names of their requirements.
     enum Op: String, CaseIterable, Sendable {
         case matMul, groupedMatMul, groupedWeightGradient, gatedExperts, gatedExpertsBackward
+        case gatedExpertsInputBackward
         case blockTopology, sdd, dsd, dstd, dds, ddst
         case rmsNorm, addRMSNorm, rmsNormBackward, layerNorm, layerNormBackward
         case activate, activateBackward, rotaryTable, rotate, attention, attentionBackward
