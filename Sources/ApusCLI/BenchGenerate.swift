@@ -97,7 +97,7 @@ struct BenchGenerate: ParsableCommand {
         let met = model.feedForward.reduce(0.0) { sum, part in
             guard case .moe(let moe) = part else { return sum }
             let parameters = Double(model.width * moe.width * (moe.activation.inputsPerOutput + 1))
-            let missed = pow(1 - Double(moe.choices) / Double(moe.experts), Double(batch))
+            let missed = pow(1 - Double(moe.servedChoices) / Double(moe.experts), Double(batch))
             return sum + parameters * Double(moe.experts) * (1 - missed)
         }
         return Int((always + met) * Double(options.precision.value.modelType.byteCount))

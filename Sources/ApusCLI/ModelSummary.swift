@@ -93,7 +93,10 @@ struct ModelSummary {
                 "\(moe.experts) experts, \(moe.choices) for a token, \(moe.activation.rawValue), \(moe.width) wide"
             text += moe.policy == .dropless ? ", dropless" : ", held to a capacity"
             if moe.sharedWidth > 0 { text += ", shared expert \(moe.sharedWidth) wide" }
+            if moe.sharedCombination != .sum { text += ", added by a learned \(moe.sharedCombination.rawValue)" }
+            if let shortcut = moe.shortcut { text += ", \(shortcut.words)" }
             if moe.isResidual { text += ", residual expert" }
+            if let owner = moe.parametersOf { text += ", those of layer \(owner)" }
             return text
         }
     }

@@ -152,22 +152,32 @@ public struct MoEConfiguration: Sendable, Equatable {
     public var losses: RouterLosses
     /// Width of an expert that every token goes through, its output added; 0 for none.
     public var sharedWidth: Int
+    /// How that output is added.
+    public var sharedCombination: SharedCombination
+    /// From where the routed experts read; `nil` for the block's own state after attention.
+    public var shortcut: ShortcutConfiguration?
     /// Whether a dense expert of the same width runs beside, mixed by a learned two-way softmax (PR-MoE, DeepSpeed-MoE
     /// section 3.1).
     public var isResidual: Bool
     /// Share of the experts' hidden activations that is dropped in training (expert dropout, Switch Transformers section
     /// 2.4); 0 for none.
     public var dropout: Float
+    /// The earlier layer whose parameters this one computes with, router and experts; `nil` for parameters of its own.
+    public var parametersOf: Int?
 
-    /// Experts that compute a token outside training: one where a gate is annealed, else K.
-    public var servedChoices: Int { router.annealing == nil ? choices : 1 }
+    /// Experts that compute a token outside training: one where a gate is annealed, 2 K where it is used twice, else K.
+    public var servedChoices: Int { router.annealing == nil ? choices * passes : 1 }
+
+    /// How often the experts compute each token: for two states of it, or for one.
+    public var passes: Int { shortcut?.isDual == true ? 2 : 1 }
 
     /// A layer of `experts` experts `width` wide, `choices` of them for each token; everything else optional.
     public init(
         experts: Int, choices: Int, width: Int, activation: Activation = .swiglu,
         router: RouterConfiguration = RouterConfiguration(), policy: TokenPolicy = .dropless,
         bank: ExpertBankKind = .grouped, blockSize: Int = 128, losses: RouterLosses = RouterLosses(),
-        sharedWidth: Int = 0, isResidual: Bool = false, dropout: Float = 0
+        sharedWidth: Int = 0, sharedCombination: SharedCombination = .sum, shortcut: ShortcutConfiguration? = nil,
+        isResidual: Bool = false, dropout: Float = 0, parametersOf: Int? = nil
     ) {
         self.experts = experts
         self.choices = choices
@@ -179,7 +189,10 @@ public struct MoEConfiguration: Sendable, Equatable {
         self.blockSize = blockSize
         self.losses = losses
         self.sharedWidth = sharedWidth
+        self.sharedCombination = sharedCombination
+        self.shortcut = shortcut
         self.isResidual = isResidual
         self.dropout = dropout
+        self.parametersOf = parametersOf
     }
 }

@@ -11,7 +11,8 @@ import ApusTensor
 /// 3. Compute: the bank, on each chunk's rows. In training a share of the experts' hidden activations may be dropped.
 /// 4. Combine: bring the results back, weighted, summed over a token's choices in order.
 ///
-/// PR-MoE's residual expert (DeepSpeed-MoE section 3.1) is mixed in last: `y = c0 * moe(x) + c1 * dense(x)`.
+/// PR-MoE's residual expert (DeepSpeed-MoE section 3.1) is mixed in last: `y = c0 * moe(x) + c1 * dense(x)`. Experts that
+/// read an earlier state than the shared one run as a ``RoutedBranch`` (`MoELayer+Shortcut.swift`).
 public struct MoELayer {
     /// Global layer index.
     public let layer: Int
@@ -50,6 +51,13 @@ public struct MoELayer {
         self.boundary = boundary
     }
 
+    /// The same parts as the mixture of another layer, which then shares their parameters.
+    public func at(layer: Int) -> MoELayer {
+        MoELayer(
+            layer: layer, router: router, dispatcher: dispatcher, bank: bank, shared: shared, residual: residual,
+            chunks: chunks, dropout: dropout, boundary: boundary)
+    }
+
     /// What a pass yields.
     public struct Output {
         /// (T, D).
@@ -61,7 +69,13 @@ public struct MoELayer {
     /// (T, D) to (T, D).
     public func callAsFunction(_ x: Variable, _ context: MoEContext) throws -> Output {
         let tape = context.forward.tape
-        let x = try boundary?.enter(x, on: tape) ?? x
+        let output = try mixed(boundary?.enter(x, on: tape) ?? x, context)
+        return Output(hidden: try boundary?.leave(output.hidden, on: tape) ?? output.hidden, routing: output.routing)
+    }
+
+    /// Steps 1 to 4 and the residual expert, for all tokens (T, D).
+    func mixed(_ x: Variable, _ context: MoEContext) throws -> Output {
+        let tape = context.forward.tape
         let routing = try router.route(x, layer: layer, context)
         let draws = try draws(routing.decision, context)
         var hidden: Variable
@@ -84,27 +98,28 @@ public struct MoELayer {
             ).finish()
         }
         if let residual { hidden = try residual(x, mixedWith: hidden, on: tape) }
-        return Output(hidden: try boundary?.leave(hidden, on: tape) ?? hidden, routing: routing)
+        return Output(hidden: hidden, routing: routing)
     }
 
     /// What the dropout of a pass draws by.
-    private struct Draws {
+    struct Draws {
         /// (T, 2 K).
         let numbers: Tensor
         let stream: RandomStream
     }
 
-    private func draws(_ decision: RoutingDecision, _ context: MoEContext) throws -> Draws? {
+    func draws(_ decision: RoutingDecision, _ context: MoEContext) throws -> Draws? {
         guard dropout > 0, let step = context.forward.trainingStep else { return nil }
         let numbers = try SlotNumbers.of(
             tokens: decision.tokenCount, from: context.forward.layout.firstGlobalToken, choices: decision.choices,
             context.forward.tape.backend)
         return Draws(
             numbers: numbers,
-            stream: RandomStream(seed: context.forward.seed, purpose: .expertDropout, layer: layer, step: step))
+            stream: RandomStream(
+                seed: context.forward.seed, purpose: .expertDropout, layer: context.key(layer), step: step))
     }
 
-    private func compute(_ rows: RoutedRows, _ draws: Draws?, on tape: Tape) throws -> Variable {
+    func compute(_ rows: RoutedRows, _ draws: Draws?, on tape: Tape) throws -> Variable {
         try bank(draws.map { rows.dropping(dropout, $0.stream) } ?? rows, on: tape)
     }
 

@@ -95,6 +95,7 @@ public struct RunSummary: Sendable {
         guard let first = layers.first else { return "\(base), dense" }
         let experts = Set(layers.map(\.experts)).sorted()
         let range = experts.count > 1 ? "\(experts[0]) to \(experts[experts.count - 1])" : "\(first.experts)"
-        return "\(base), \(range) experts of \(first.width), \(first.choices) for a token"
+        let shortcut = first.shortcut.map { ", \($0.words)" } ?? ""
+        return "\(base), \(range) experts of \(first.width), \(first.choices) for a token\(shortcut)"
     }
 }

@@ -1,3 +1,4 @@
+import ApusExperts
 import ApusKernels
 import ApusModels
 import ApusNN
@@ -39,6 +40,23 @@ import Testing
                 maximumTokens: 40, blockSize: blockSize, cacheTokens: cacheTokens, passTokens: passTokens)
             let found = try Generator(model, backend: backend, options: options).generate(prompts)
             #expect(found == expected, "blocks of \(blockSize), passes of \(passTokens)")
+        }
+    }
+
+    @Test(arguments: ShortcutConfiguration.Position.allCases, [false, true])
+    func `with experts that read an earlier state is that without a cache`(
+        position: ShortcutConfiguration.Position, isDual: Bool
+    ) throws {
+        let backend = CPUBackend(batchInvariant: true)
+        let model = try shortcutModel(backend, ShortcutConfiguration(position: position, isDual: isDual))
+        let prompts = [1, 16, 33].enumerated().map { randomTokens($1, seed: UInt64($0)) }
+        let plain = GenerationOptions(maximumTokens: 24, keepsKeys: false)
+        let expected = try Generator(model, backend: backend, options: plain).generate(prompts)
+        #expect(Set(expected.flatMap(\.tokens)).count > 5, "the model repeats itself, which proves little")
+        for passTokens in [8192, 13] {
+            let options = GenerationOptions(maximumTokens: 24, blockSize: 16, passTokens: passTokens)
+            let found = try Generator(model, backend: backend, options: options).generate(prompts)
+            #expect(found == expected, "passes of \(passTokens)")
         }
     }
 

@@ -55,6 +55,22 @@ func randomModel(
     return model
 }
 
+/// The same with experts that read an earlier state: by every position, also beside the present one.
+func shortcutModel(_ backend: CPUBackend, _ shortcut: ShortcutConfiguration) throws -> Transformer {
+    var moe = MoEConfiguration(experts: 5, choices: 2, width: 40, sharedWidth: 40, sharedCombination: .gate)
+    moe.shortcut = shortcut
+    if shortcut.isDual { (moe.choices, moe.sharedWidth, moe.sharedCombination) = (1, 0, .sum) }
+    var second = moe
+    second.parametersOf = shortcut.isDual ? 1 : nil
+    let configuration = ModelConfiguration(
+        vocabulary: 96, width: 48, heads: 4, keyValueHeads: 2, maximumPositions: 200,
+        feedForward: [.dense(width: 72), .moe(moe), .dense(width: 72), .moe(second)],
+        initialDeviation: 1.7 / Float(48).squareRoot())
+    let model = try Transformer(configuration, backend: backend, precision: .f32, isTrained: false)
+    try model.store.initialize(seed: 7, backend: backend)
+    return model
+}
+
 /// `count` ids below `vocabulary`.
 func randomTokens(_ count: Int, vocabulary: Int = 96, seed: UInt64) -> [Int32] {
     var generator = SeededGenerator(seed: seed)

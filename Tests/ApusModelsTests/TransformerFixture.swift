@@ -60,6 +60,26 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
             (annealed.choices, annealed.router.annealing) = (3, DenseToSparse(steps: 9))
             model.feedForward = [.moe(limited), .moe(levels), .moe(annealed)]
         },
+        TransformerCase("shortcuts after attention and from the input, gated shared experts") { model, moe in
+            (moe.sharedWidth, moe.sharedCombination) = (7, .gate)
+            var (near, far) = (moe, moe)
+            near.shortcut = ShortcutConfiguration(position: .attention)
+            far.shortcut = ShortcutConfiguration(position: .input)
+            model.feedForward = [.dense(width: 14), .moe(near), .moe(far)]
+        },
+        TransformerCase("shortcuts from the block's input, shared experts by softmax") { model, moe in
+            (moe.sharedWidth, moe.sharedCombination) = (7, .softmax)
+            moe.shortcut = ShortcutConfiguration(position: .output)
+            model.feedForward = [.moe(moe), .moe(moe), .dense(width: 14)]
+        },
+        TransformerCase("dual shortcuts over one set of experts, capacity") { model, moe in
+            (moe.choices, moe.shortcut) = (1, ShortcutConfiguration(isDual: true))
+            moe.policy = .capacity(factor: 1, minimum: 1, order: .random)
+            moe.router.jitter = 0.05
+            var other = moe
+            other.parametersOf = 1
+            model.feedForward = [.dense(width: 14), .moe(moe), .moe(other)]
+        },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

@@ -28,7 +28,7 @@ import Testing
         return (parts[0], parts[1])
     }
 
-    @Test(arguments: TransformerCase.all, [0, 1, 3])
+    @Test(arguments: TransformerCase.all, [0, 1, 2, 3])
     func `two ranges one after the other compute the whole's loss and gradients`(
         _ sample: TransformerCase, _ cut: Int
     ) throws {
@@ -69,7 +69,7 @@ import Testing
 
     @Test(arguments: TransformerCase.all)
     func `checkpointed blocks give the same loss and gradients`(_ sample: TransformerCase) throws {
-        var gradients: [[UInt32]] = []
+        var gradients: [[Float]] = []
         for checkpointing in [false, true] {
             let fixture = try TransformerFixture(sample.configuration, isTrained: true)
             let tape = Tape(backend: fixture.backend)
@@ -77,10 +77,14 @@ import Testing
                 tokens: fixture.tokens(), targets: fixture.tokens(2), scale: 0.1, checkpointing: checkpointing,
                 try fixture.context(tape))
             try tape.backward()
-            gradients.append(try fixture.model.store.gradientParts.flatMap { try $0.gradients().bits })
+            gradients.append(try fixture.model.store.gradientParts.flatMap { try $0.gradients().floats() })
         }
-        #expect(gradients[0] == gradients[1])
         #expect(gradients[0].contains { $0 != 0 })
+        // Layers that share a router add its gradients in another order when one is begun ahead of the other's second pass.
+        guard sample.configuration.mixtures.allSatisfy({ $0.parametersOf == nil }) else {
+            return expectClose(gradients[0], gradients[1].map(Double.init), within: 1e-6, "gradients")
+        }
+        #expect(gradients[0].map(\.bitPattern) == gradients[1].map(\.bitPattern))
     }
 
     @Test func `logits of some rows are rows of all logits`() throws {

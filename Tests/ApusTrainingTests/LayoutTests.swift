@@ -180,7 +180,70 @@ struct LayoutTests {
         LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
     ]
 
-    @Test(arguments: dense + experts + both + routers)
+    private static func shortcut(
+        _ shortcut: ShortcutConfiguration, _ change: (inout MoEConfiguration) -> Void = { _ in }
+    ) -> ModelConfiguration {
+        var moe = moe { $0.choices = 1 }
+        if !shortcut.isDual { (moe.sharedWidth, moe.sharedCombination) = (24, .gate) }
+        change(&moe)
+        var model = TrainingCase.shortcut(moe, shortcut, moe.sharedCombination)
+        (model.heads, model.keyValueHeads, model.headWidth) = (4, 4, 8)
+        return model
+    }
+
+    private static let afterAttention = shortcut(ShortcutConfiguration())
+    private static let fromInput = shortcut(ShortcutConfiguration(position: .input)) {
+        ($0.choices, $0.sharedCombination) = (2, .softmax)
+    }
+    private static let fromOutput = shortcut(ShortcutConfiguration(position: .output)) {
+        $0.policy = .capacity(factor: 1, minimum: 2, order: .probability)
+        $0.bank = .padded
+    }
+    private static let dual = shortcut(ShortcutConfiguration(isDual: true))
+    private static let dualDropping = shortcut(ShortcutConfiguration(position: .input, isDual: true)) {
+        $0.dropout = 0.3
+        $0.router = RouterConfiguration(jitter: 0.05, gumbel: true)
+        $0.policy = .capacity(factor: 0.8, minimum: 1, order: .random)
+    }
+
+    /// Experts that read an earlier state (ScMoE).
+    private static let shortcuts: [LayoutCase] = [
+        LayoutCase(model: afterAttention, expert: .uniform(2), data: 2, words: "ScMoE"),
+        LayoutCase(
+            model: afterAttention, tensor: 2, expert: .uniform(2), data: 4, zero: .gradients, microBatch: 1,
+            words: "ScMoE, accumulation"),
+        LayoutCase(
+            model: afterAttention, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true,
+            words: "ScMoE, sequence"),
+        LayoutCase(
+            model: fromInput, tensor: 2, expert: .uniform(2), data: 2, checkpointing: true,
+            words: "ScMoE from the input, CAC"),
+        LayoutCase(
+            model: fromInput, tensor: 2, expert: .uniform(4), data: 4, sequenceParallel: true,
+            words: "ScMoE from the input, sequence"),
+        LayoutCase(
+            model: fromInput, expert: .uniform(4), data: 4, ranksPerNode: 2, words: "ScMoE from the input, nodes"),
+        LayoutCase(model: fromOutput, expert: .uniform(4), data: 4, words: "ScMoE from the output, padded"),
+        LayoutCase(
+            model: fromOutput, tensor: 2, expert: .uniform(4), data: 4, expertTensor: false,
+            words: "ScMoE from the output, padded, whole experts"),
+        LayoutCase(model: dual, expert: .uniform(2), data: 4, microBatch: 1, words: "DGMoE-Share, accumulation"),
+        LayoutCase(model: dual, expert: .uniform(8), data: 8, words: "DGMoE-Share, experts in two slices"),
+        LayoutCase(
+            model: dualDropping, tensor: 2, expert: .uniform(2), data: 2, checkpointing: true,
+            words: "DGMoE-Share with draws, CAC"),
+        LayoutCase(
+            model: dualDropping, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true,
+            words: "DGMoE-Share with draws, sequence"),
+    ]
+
+    @Test func `layers with one set of experts are divided alike`() throws {
+        let recipe = LayoutCase(model: Self.dual, expert: .perLayer([1, 2, 1, 4]), data: 4).recipe
+        let error = try #require(throws: LayoutError.self) { try recipe.layout(ranks: 4) }
+        #expect(error.key == "layout.expert" && "\(error)".contains("use 2 for both"), "\(error)")
+    }
+
+    @Test(arguments: dense + experts + both + routers + shortcuts)
     func `a layout computes what one rank computes`(_ layout: LayoutCase) throws {
         let found = try layout.verify()
         let agrees = found.agrees

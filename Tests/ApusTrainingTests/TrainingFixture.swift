@@ -88,6 +88,21 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
                         groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo)),
                     losses: RouterLosses(balance: 0.02)))),
         TrainingCase(
+            testDescription: "shortcut after attention, gated shared expert",
+            model: shortcut(
+                moe(
+                    router: RouterConfiguration(scoring: .topKThenSoftmax, jitter: 0.05),
+                    losses: RouterLosses(balance: 0.02), sharedWidth: 24, choices: 1),
+                ShortcutConfiguration(), .gate)),
+        TrainingCase(
+            testDescription: "dual shortcut, one set of experts for two layers, capacity, checkpointed",
+            model: shortcut(
+                moe(
+                    router: RouterConfiguration(gumbel: true),
+                    policy: .capacity(factor: 0.9, minimum: 1, order: .random), losses: RouterLosses(balance: 0.02),
+                    choices: 1),
+                ShortcutConfiguration(position: .input, isDual: true)), checkpointing: true),
+        TrainingCase(
             testDescription: "two levels",
             model: decoder(
                 moe(
@@ -116,6 +131,19 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
         MoEConfiguration(
             experts: 4, choices: choices, width: 24, activation: activation, router: router, policy: policy, bank: bank,
             losses: losses, sharedWidth: sharedWidth, isResidual: isResidual, dropout: dropout)
+    }
+
+    /// Two pairs of a dense layer and a mixture; those of a dual shortcut share their experts.
+    static func shortcut(
+        _ moe: MoEConfiguration, _ shortcut: ShortcutConfiguration, _ combination: SharedCombination = .sum
+    ) -> ModelConfiguration {
+        var first = moe
+        (first.shortcut, first.sharedCombination) = (shortcut, combination)
+        var second = first
+        second.parametersOf = shortcut.isDual ? 1 : nil
+        var model = decoder(moe)
+        model.feedForward = [.dense(width: 40), .moe(first), .dense(width: 40), .moe(second)]
+        return model
     }
 
     static func decoder(

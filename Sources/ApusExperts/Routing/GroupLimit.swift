@@ -54,7 +54,7 @@ public struct GroupLimit: Sendable, Equatable {
     }
 
     /// Far below any score, and finite.
-    private static let excluded: Float = -1e30
+    static let excluded: Float = -1e30
 
     /// (T, E): `scores` with `bias` (E), those of experts outside a token's M groups below all others. What is inside keeps
     /// its bits.

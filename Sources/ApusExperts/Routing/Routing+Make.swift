@@ -33,7 +33,7 @@ extension Routing {
                 ids: ids, kept: ids, experts: experts, capacities: [], isPadded: false,
                 permutation: try backend.sortByExpert(ids, experts: experts))
         }
-        let decision = try context.trace?.decision(layer: layer, decide) ?? decide()
+        let decision = try context.trace?.decision(layer: context.key(layer), decide) ?? decide()
         let weights = try weigh(decision)
         precondition(
             weights.shape == decision.ids.shape && weights.dtype == .f32,

@@ -22,11 +22,15 @@ public struct MoEContext {
     public let batchRanks: (any Collective)?
     /// Whether the pass evaluates a loss, where a policy's capacity for evaluation holds. Generation is none.
     public let isEvaluation: Bool
+    /// (T, K) `i32`: experts that the layer has chosen for these tokens in a pass before, and is to leave out in this one;
+    /// `nil` for a layer's only pass or its first.
+    public let avoided: Tensor?
 
     /// A context; `globalTokens` is this pass's own number of tokens unless the pass is part of a larger batch.
     public init(
         forward: ForwardContext, trace: RoutingTrace? = nil, report: RoutingReport? = nil, globalTokens: Int? = nil,
-        countsLoads: Bool = true, batchRanks: (any Collective)? = nil, isEvaluation: Bool = false
+        countsLoads: Bool = true, batchRanks: (any Collective)? = nil, isEvaluation: Bool = false,
+        avoided: Tensor? = nil
     ) {
         self.forward = forward
         self.trace = trace
@@ -35,7 +39,19 @@ public struct MoEContext {
         self.countsLoads = countsLoads
         self.batchRanks = batchRanks
         self.isEvaluation = isEvaluation
+        self.avoided = avoided
     }
+
+    /// The same context for a layer's second pass, which leaves out the experts that the first one chose.
+    func avoiding(_ ids: Tensor) -> MoEContext {
+        MoEContext(
+            forward: forward, trace: trace, report: report, globalTokens: globalTokens, countsLoads: countsLoads,
+            batchRanks: batchRanks, isEvaluation: isEvaluation, avoided: ids)
+    }
+
+    /// What tells the passes of all layers apart, in traces and draws: the layer's index, and for a second pass one that no
+    /// layer has.
+    public func key(_ layer: Int) -> Int { avoided == nil ? layer : layer + RoutingTrace.secondPass }
 }
 
 /// A decision together with what is differentiable about it.

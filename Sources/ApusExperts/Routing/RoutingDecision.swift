@@ -53,6 +53,12 @@ public final class RoutingTrace {
     private var decisions: [Int: RoutingDecision]
     private let isReplaying: Bool
 
+    /// What is added to a layer's index for its second pass over the experts; no model has as many layers.
+    static let secondPass = 1 << 15
+
+    /// The layer that a key of ``recorded`` and ``scores`` is of.
+    public static func layer(ofKey key: Int) -> Int { key % secondPass }
+
     /// A trace that records.
     public init() {
         decisions = [:]
@@ -73,7 +79,8 @@ public final class RoutingTrace {
         RoutingTrace(replaying: try decisions.mapValues(change))
     }
 
-    /// The decision of `layer`: replayed when there is one to replay, else made by `decide` and recorded.
+    /// The decision of `layer`, replayed when there is one to replay, else made by `decide` and recorded. For a layer's second
+    /// pass `layer` is its key (``MoEContext/key(_:)``).
     func decision(layer: Int, _ decide: () throws -> RoutingDecision) rethrows -> RoutingDecision {
         if isReplaying, let decision = decisions[layer] { return decision }
         let decision = try decide()
@@ -81,7 +88,7 @@ public final class RoutingTrace {
         return decision
     }
 
-    /// The decisions of all layers.
+    /// The decisions of all layers, those of second passes under keys of their own (``layer(ofKey:)``).
     public var recorded: [Int: RoutingDecision] { decisions }
 
     /// Whether ``scores`` are kept of what is recorded.

@@ -80,7 +80,7 @@ extension TopKRouter {
         case .importance: return .slots(try importance(scores, choices: ids.shape[1], context.forward.tape.backend))
         case .random:
             let stream = RandomStream(
-                seed: context.forward.seed, purpose: .tokenSelection, layer: layer,
+                seed: context.forward.seed, purpose: .tokenSelection, layer: context.key(layer),
                 step: context.forward.trainingStep ?? 0)
             let first = UInt64(context.forward.layout.firstGlobalToken * ids.shape[1])
             return .random(stream, firstGlobalSlot: first)

@@ -86,7 +86,7 @@ public struct TopKRouter: Router {
                 ids: made.ids, kept: made.ids, experts: experts, capacities: [], isPadded: false,
                 permutation: made.permutation)
         }
-        let decision = try context.trace?.decision(layer: layer, decide) ?? decide()
+        let decision = try context.trace?.decision(layer: context.key(layer), decide) ?? decide()
         // A replayed decision comes without scores.
         let scores = try choice?.scores ?? formed ?? self.scores(of: gated, backend)
         let pass = GatePass(
@@ -97,7 +97,9 @@ public struct TopKRouter: Router {
 
     /// Whether the choice follows from the logits alone: nothing is dropped, and nothing drawn.
     private func choosesAtOnce(_ context: MoEContext) -> Bool {
-        if configuration.effectiveGroupLimit != nil || capacityLimit(context) != nil { return false }
+        if configuration.effectiveGroupLimit != nil || capacityLimit(context) != nil || context.avoided != nil {
+            return false
+        }
         guard let step = context.forward.trainingStep else { return true }
         if let annealing = configuration.annealing { return annealing.isSparse(step: step) }
         return !configuration.gumbel
@@ -130,7 +132,8 @@ public struct TopKRouter: Router {
 
     /// Noise for each token and expert, the same however the batch is cut.
     private func fillGumbel(_ noise: Tensor, _ layer: Int, _ step: Int, _ context: MoEContext) throws {
-        let stream = RandomStream(seed: context.forward.seed, purpose: .routerGumbel, layer: layer, step: step)
+        let stream = RandomStream(
+            seed: context.forward.seed, purpose: .routerGumbel, layer: context.key(layer), step: step)
         try context.forward.tape.backend.fillRandom(
             noise, .gumbel, stream: stream, first: UInt64(context.forward.layout.firstGlobalToken * experts))
     }
@@ -171,7 +174,8 @@ public struct TopKRouter: Router {
     private func jittered(_ x: Variable, _ layer: Int, _ context: MoEContext) throws -> Variable {
         guard configuration.jitter > 0, let step = context.forward.trainingStep else { return x }
         let tape = context.forward.tape
-        let stream = RandomStream(seed: context.forward.seed, purpose: .routerJitter, layer: layer, step: step)
+        let stream = RandomStream(
+            seed: context.forward.seed, purpose: .routerJitter, layer: context.key(layer), step: step)
         let first = UInt64(context.forward.layout.firstGlobalToken * x.shape[1])
         // Drawn again for the backward instead of kept. In `f32`, for `bf16` has seven values between 0.99 and 1.01.
         let noise = { (backend: any Backend) in
@@ -224,13 +228,14 @@ public struct TopKRouter: Router {
             try backend.softmax(ranked, into: shares)
             ranked = shares
         }
+        if let ids = context.avoided { ranked = try AvoidedExperts(ids: ids).applied(to: ranked, backend) }
         let choose = { (bias: Tensor?) in
             guard let limit = configuration.effectiveGroupLimit else {
                 try noteScores(ranked, layer, context)
                 return try backend.topK(ranked, bias: bias, ids: ids, values: values)
             }
             let limited = try limit.applied(to: ranked, bias: bias, backend)
-            try context.trace?.note(limited, layer: layer, bias: nil, backend)
+            try context.trace?.note(limited, layer: context.key(layer), bias: nil, backend)
             try backend.topK(limited, bias: nil, ids: ids, values: values)
         }
         if let selectionBias { try selectionBias.withWeights(on: backend.stream, choose) } else { try choose(nil) }
@@ -245,7 +250,9 @@ public struct TopKRouter: Router {
     private func noteScores(_ scores: Tensor, _ layer: Int, _ context: MoEContext) throws {
         guard let trace = context.trace else { return }
         let backend = context.forward.tape.backend
-        guard let selectionBias else { return try trace.note(scores, layer: layer, bias: nil, backend) }
-        try selectionBias.withWeights(on: backend.stream) { try trace.note(scores, layer: layer, bias: $0, backend) }
+        guard let selectionBias else { return try trace.note(scores, layer: context.key(layer), bias: nil, backend) }
+        try selectionBias.withWeights(on: backend.stream) {
+            try trace.note(scores, layer: context.key(layer), bias: $0, backend)
+        }
     }
 }

@@ -23,13 +23,21 @@ extension MoEConfiguration {
             "residual": .bool(isResidual),
         ]
         if dropout != 0 { fields["dropout"] = .float(dropout) }
+        if let parametersOf { fields["parameters_of"] = .integer(parametersOf) }
+        if sharedCombination != .sum { fields["shared_combination"] = .string(sharedCombination.rawValue) }
+        if let shortcut {
+            fields["shortcut"] = .object([
+                "position": .integer(shortcut.position.rawValue), "dual": .bool(shortcut.isDual),
+            ])
+        }
         return .object(fields)
     }
 
     init(_ fields: JSONFields) throws(ModelConfigurationError) {
         try fields.refuseUnknown(known: [
             "kind", "experts", "choices", "width", "activation", "router", "policy", "bank", "block_size", "losses",
-            "shared_width", "residual", "dropout",
+            "shared_width", "residual", "dropout", "shared_combination", "shortcut",
+            "parameters_of",
         ])
         let losses = try fields.object("losses")
         try losses.refuseUnknown(known: ["balance", "scope", "z", "importance"])
@@ -42,8 +50,11 @@ extension MoEConfiguration {
             losses: RouterLosses(
                 balance: losses.float("balance"), scope: losses.choice("scope"), z: losses.float("z"),
                 importance: losses.float("importance")),
-            sharedWidth: fields.integer("shared_width"), isResidual: fields.bool("residual"),
-            dropout: fields.float("dropout", default: 0))
+            sharedWidth: fields.integer("shared_width"),
+            sharedCombination: fields.value("shared_combination") == nil ? .sum : fields.choice("shared_combination"),
+            shortcut: fields.value("shortcut") == nil ? nil : ShortcutConfiguration(fields.object("shortcut")),
+            isResidual: fields.bool("residual"), dropout: fields.float("dropout", default: 0),
+            parametersOf: fields.optionalInteger("parameters_of"))
     }
 }
 
@@ -108,6 +119,17 @@ extension RouterConfiguration {
                 start: group.float("start"), end: group.float("end"), steps: group.integer("steps"),
                 threshold: group.float("threshold"))
         }
+    }
+}
+
+extension ShortcutConfiguration {
+    fileprivate init(_ fields: JSONFields) throws(ModelConfigurationError) {
+        try fields.refuseUnknown(known: ["position", "dual"])
+        let number = try fields.integer("position")
+        guard let position = Position(rawValue: number) else {
+            throw fields.wrong("position", .integer(number), "1, 2 or 3")
+        }
+        self.init(position: position, isDual: try fields.bool("dual"))
     }
 }
 

@@ -36,7 +36,7 @@ public struct TokenFLOPs: Sendable, Equatable {
     public let projections: Double
     /// Queries with keys and weights with values.
     public let attention: Double
-    /// The routed experts that a token chooses.
+    /// The routed experts that a token chooses, for each state of it that they read.
     public let experts: Double
     /// Dense layers, shared and residual experts with their coefficient.
     public let denseFeedForward: Double
@@ -99,12 +99,15 @@ extension ModelConfiguration {
             case .dense(let inner): dense += 2 * width * Double(inner) * activation.products
             case .moe(let moe):
                 let expert = 2 * width * Double(moe.width) * moe.activation.products
-                experts += Double(moe.choices) * expert
+                let passes = Double(moe.passes)
+                experts += passes * Double(moe.choices) * expert
                 dense += 2 * width * Double(moe.sharedWidth) * moe.activation.products
                 if moe.isResidual { dense += expert + 2 * width * 2 }
-                routers += 2 * width * Double(moe.router.nodes ?? 0)
+                if moe.sharedWidth > 0 { dense += 2 * width * Double(moe.sharedCombination.coefficients) }
+                routers += passes * 2 * width * Double(moe.router.nodes ?? 0)
                 let inner = (moe.router.cosine?.width).map(Double.init)
-                routers += 2 * (inner.map { width * $0 + $0 * Double(moe.experts) } ?? width * Double(moe.experts))
+                let scores = inner.map { width * $0 + $0 * Double(moe.experts) } ?? width * Double(moe.experts)
+                routers += passes * 2 * scores
             }
         }
         return TokenFLOPs(

@@ -51,11 +51,34 @@ extension ModelConfiguration {
             switch part {
             case .dense(let width):
                 try require((1...1 << 40).contains(width), "\(scope).width", width, "it must be at least 1")
-            case .moe(let moe): try moe.checkSizes(scope)
+            case .moe(let moe):
+                try moe.checkSizes(scope)
+                try checkOwner(of: moe, layer)
+                if let shortcut = moe.shortcut {
+                    try require(
+                        layer >= shortcut.position.precedingBlocks, "\(scope).shortcut.position",
+                        shortcut.position.rawValue,
+                        "no block stands before layer \(layer): use position 1, its own input, or no mixture there")
+                }
             }
         }
         try checkPooling()
         try checkTotal()
+    }
+
+    /// A layer without parameters of its own has those of an earlier mixture that is like it in everything else.
+    private func checkOwner(of moe: MoEConfiguration, _ layer: Int) throws(ModelConfigurationError) {
+        guard let owner = moe.parametersOf else { return }
+        let key = "feed_forward[\(layer)].parameters_of"
+        try require((0..<layer).contains(owner), key, owner, "it must name an earlier layer")
+        var expected = moe
+        expected.parametersOf = nil
+        try require(
+            feedForward[owner] == .moe(expected), key, owner,
+            "layer \(owner) must be a mixture with parameters of its own, and in everything else like this one")
+        try require(
+            moe.router.biasRate == 0, "feed_forward[\(layer)].router.bias_rate", moe.router.biasRate,
+            "layers that share a router would move its bias one after the other: use 0, or parameters of its own")
     }
 
     /// A pooled balance loss adds up the layers' expert counts, one by one.
@@ -107,6 +130,7 @@ extension MoEConfiguration {
         try require(
             (0...1 << 40).contains(sharedWidth), "\(scope).shared_width", sharedWidth,
             "it must be at least 1, or 0 for no shared expert")
+        try checkShared(scope)
         try require(
             (0..<1).contains(router.jitter), "\(scope).router.jitter", router.jitter, "it must be from 0 to below 1")
         try require(
@@ -147,6 +171,26 @@ extension MoEConfiguration {
                 quoted(order.rawValue),
                 "it takes at most \(TokenPolicy.DropOrder.mostImportanceChoices) choices for each token")
         }
+    }
+
+    private func checkShared(_ scope: String) throws(ModelConfigurationError) {
+        try require(
+            sharedCombination == .sum || sharedWidth > 0 && !isResidual, "\(scope).shared_combination",
+            quoted(sharedCombination.rawValue),
+            "it mixes a shared expert, without a residual one: use 'sum', or a shared_width and residual false")
+        guard let shortcut, shortcut.isDual else { return }
+        try require(
+            choices * 2 <= experts, "\(scope).choices", choices,
+            "a dual shortcut gives each token two times \(choices) different experts of \(experts): use at most "
+                + "\(experts / 2), or a shortcut that is not dual")
+        try require(
+            sharedWidth == 0 && !isResidual, "\(scope).shortcut.dual", true,
+            "the experts read the present state themselves: use shared_width 0 and residual false")
+        try require(
+            router.groupLimit == nil && router.nodes == nil && router.annealing == nil && losses.scope == .layer,
+            "\(scope).shortcut.dual", true,
+            "its second choice is from all experts but the first's: use a router without groups, nodes and annealing, and "
+                + "losses.scope 'layer'")
     }
 
     private func checkRouter(_ scope: String) throws(ModelConfigurationError) {

@@ -59,9 +59,11 @@ private struct InventoryBuilder {
         addNorm("\(prefix).input_layernorm")
         addAttention("\(prefix).self_attn")
         addNorm("\(prefix).post_attention_layernorm")
+        if configuration.moe(layer: index)?.shortcut != nil { addNorm("\(prefix).shortcut_layernorm") }
         switch configuration.feedForward[index] {
         case .dense(let width):
             addFeedForward("\(prefix).mlp", width: width, activation: configuration.activation)
+        case .moe(let moe) where moe.parametersOf != nil: break
         case .moe(let moe):
             addMixture("\(prefix).mlp", moe)
         }
@@ -121,6 +123,11 @@ private struct InventoryBuilder {
         }
         if moe.sharedWidth > 0 {
             addFeedForward("\(prefix).shared_expert", width: moe.sharedWidth, activation: moe.activation)
+            if moe.sharedCombination != .sum {
+                add(
+                    "\(prefix).coefficient.weight", [moe.sharedCombination.coefficients, configuration.width],
+                    role: .router)
+            }
         }
         if moe.isResidual {
             addFeedForward("\(prefix).residual_expert", width: moe.width, activation: moe.activation)

@@ -142,6 +142,11 @@ private struct Demand {
                 "policy.kind", moe.policy == .dropless ? "'dropless'" : "'capacity'", moe.policy == .dropless ? all : []
             ),
             demand("shared_width", moe.sharedWidth, moe.sharedWidth == 0 ? all : []),
+            demand(
+                "shortcut.position", moe.shortcut.map { "\($0.position.rawValue)" } ?? "none",
+                moe.shortcut == nil ? all : []),
+            demand(
+                "parameters_of", moe.parametersOf.map { "\($0)" } ?? "null", moe.parametersOf == nil ? all : []),
             demand("residual", moe.isResidual, moe.isResidual ? [] : all),
         ]
     }

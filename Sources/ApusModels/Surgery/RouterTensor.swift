@@ -1,3 +1,4 @@
+import ApusExperts
 import ApusKernels
 import ApusNN
 import ApusTensor
@@ -32,8 +33,13 @@ extension StoredWeights {
         StoredRun(source: source, name: parameter.name, elements: 0..<parameter.count)
     }
 
-    /// - Throws: ``SurgeryError/unknownRouter(folder:tensor:)`` for the first tensor whose experts are not known.
+    /// - Throws: ``SurgeryError/unknownRouter(folder:tensor:)`` for the first tensor whose experts are not known;
+    ///   ``SurgeryError/sharedExperts(folder:layer:owner:)`` for the first layer without experts of its own.
     func requireKnownRouters() throws(SurgeryError) {
+        for layer in configuration.feedForward.indices {
+            guard let owner = configuration.moe(layer: layer)?.parametersOf else { continue }
+            throw .sharedExperts(folder: path, layer: layer, owner: owner)
+        }
         for parameter in parameters where parameter.role == .router && RouterTensor(parameter) == nil {
             throw .unknownRouter(folder: path, tensor: parameter.name)
         }

@@ -22,6 +22,8 @@ public enum SurgeryError: Error, Sendable, Equatable {
     case nothingToPrune(folder: String, most: Int)
     /// A tensor of a router that nobody has said how to cut.
     case unknownRouter(folder: String, tensor: String)
+    /// A layer has no experts of its own.
+    case sharedExperts(folder: String, layer: Int, owner: Int)
     /// A value outside its range.
     case wrongOption(name: String, found: String, wanted: String)
 }
@@ -55,6 +57,9 @@ extension SurgeryError: CustomStringConvertible {
         case .unknownRouter(let folder, let tensor):
             "\(quoted(folder)): \(quoted(tensor)) is of a router whose experts cannot be changed; "
                 + "only linear routers, with or without a selection bias, can"
+        case .sharedExperts(let folder, let layer, let owner):
+            "\(quoted(folder)): layer \(layer) computes with the experts of layer \(owner), which cannot be changed for one "
+                + "alone; give a model whose layers have experts of their own"
         case .wrongOption(let name, let found, let wanted):
             "\(name) is \(found); it must be \(wanted)"
         }

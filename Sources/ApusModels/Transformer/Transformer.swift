@@ -145,10 +145,12 @@ public struct Transformer {
         guard let embed else { preconditionFailure("the first stages read tokens") }
         var hidden = try embed(tokens, context.forward)
         var routings: [Routing] = []
-        for block in blocks {
+        for (index, block) in blocks.enumerated() {
+            // Its experts may be begun in this block; a checkpointed one keeps to itself.
+            let next = checkpointing || index + 1 == blocks.count ? nil : blocks[index + 1]
             hidden = try mark(hidden, layer: block.layer, context.forward)
             let output = try context.forward.tape.part("layer \(block.layer)") {
-                checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context)
+                checkpointing ? try block.checkpointed(hidden, context) : try block(hidden, context, next: next)
             }
             hidden = output.hidden
             if let routing = output.routing { routings.append(routing) }
@@ -161,8 +163,9 @@ public struct Transformer {
     /// Whatever reads parameters of these layers depends on the marked state, so that no schedule visits it later.
     private func mark(_ hidden: Hidden, layer: Int, _ context: ForwardContext) throws -> Hidden {
         guard let tell = context.gradientsComplete, context.tape.isRecording else { return hidden }
-        let first = store.parameters(before: layer)
-        let inputs = [hidden.stream] + (hidden.branch.map { [$0] } ?? [])
+        // Experts that were begun ahead have their way into the layer in the one before.
+        let first = store.parameters(before: hidden.routed == nil ? layer : layer + 1)
+        let inputs = hidden.variables
         let outputs = context.tape.record(
             "boundary", inputs: inputs, outputs: inputs.map(\.tensor), runsAlways: true
         ) { flow in
@@ -171,7 +174,7 @@ public struct Transformer {
             }
             try tell(first)
         }
-        return Hidden(stream: outputs[0], branch: outputs.count > 1 ? outputs[1] : nil)
+        return hidden.replacing(outputs)
     }
 
     private func addPooledBalance(_ routings: [Routing], _ context: MoEContext) throws -> Tensor? {

@@ -14,6 +14,8 @@ struct TransformerBuilder {
     var rotary: RotaryTable?
     private(set) var parameters: [Parameter] = []
     private var tokenTable: Parameter?
+    /// Mixtures by the layer that has their parameters.
+    private var mixtures: [Int: MoELayer] = [:]
     private let makeRouter: Transformer.RouterFactory?
     private let partition: any Partition
 
@@ -86,7 +88,15 @@ struct TransformerBuilder {
             layer: layer, attentionNorm: try norm("\(prefix).input_layernorm", layer: layer),
             attention: partition.attention(try attention("\(prefix).self_attn", layer)),
             feedForwardNorm: try norm("\(prefix).post_attention_layernorm", layer: layer),
-            feedForward: try feedForward("\(prefix).mlp", layer))
+            shortcut: try configuration.moe(layer: layer)?.shortcut.map {
+                Block.Shortcut(configuration: $0, norm: try norm("\(prefix).shortcut_layernorm", layer: layer))
+            },
+            feedForward: try feedForward("\(prefix).mlp", layer), handsOnInput: handsOnInput(layer))
+    }
+
+    /// Whether the block after `layer` reads the input of this one.
+    private func handsOnInput(_ layer: Int) -> Bool {
+        layer + 1 < configuration.layers && configuration.moe(layer: layer + 1)?.shortcut?.position == .input
     }
 
     private mutating func norm(_ name: String, layer: Int?) throws -> Norm {
@@ -154,8 +164,17 @@ struct TransformerBuilder {
             let local = try dense(prefix, layer, hidden: hidden, activation: configuration.activation)
             return .dense(partition.feedForward(local, layer: layer))
         case .moe(let moe):
-            return .moe(try partition.mixture(mixture(prefix, layer, moe), experts: moe.experts))
+            return .moe(try partition.mixture(parts(of: moe, layer).at(layer: layer), experts: moe.experts))
         }
+    }
+
+    /// Those of the layer, or of the one whose parameters it shares: declared by the first of them that is built.
+    private mutating func parts(of moe: MoEConfiguration, _ layer: Int) throws -> MoELayer {
+        let owner = moe.parametersOf ?? layer
+        if let known = mixtures[owner] { return known }
+        let made = try mixture("model.layers.\(owner).mlp", owner, moe)
+        mixtures[owner] = made
+        return made
     }
 
     private mutating func dense(
@@ -179,9 +198,27 @@ struct TransformerBuilder {
     private mutating func mixture(_ prefix: String, _ layer: Int, _ moe: MoEConfiguration) throws -> MoELayer {
         MoELayer(
             layer: layer, router: try router(prefix, layer, moe), bank: try bank(prefix, layer, moe),
-            shared: moe.sharedWidth > 0
-                ? try denseExpert("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, moe) : nil,
-            residual: moe.isResidual ? try residual(prefix, layer, moe) : nil, dropout: moe.dropout)
+            shared: moe.sharedWidth > 0 && moe.sharedCombination == .sum ? try shared(prefix, layer, moe) : nil,
+            residual: try moe.isResidual ? residual(prefix, layer, moe) : mixedShared(prefix, layer, moe),
+            dropout: moe.dropout)
+    }
+
+    private mutating func shared(
+        _ prefix: String, _ layer: Int, _ moe: MoEConfiguration
+    ) throws -> any FeedForwardLayer {
+        try denseExpert("\(prefix).shared_expert", layer, hidden: moe.sharedWidth, moe)
+    }
+
+    /// The shared expert whose part in the sum is learned; `nil` where it is merely added, or not there.
+    private mutating func mixedShared(
+        _ prefix: String, _ layer: Int, _ moe: MoEConfiguration
+    ) throws -> ResidualExpert? {
+        guard moe.sharedWidth > 0, moe.sharedCombination != .sum else { return nil }
+        return ResidualExpert(
+            expert: try shared(prefix, layer, moe),
+            coefficient: try declare(
+                "\(prefix).coefficient.weight", Shape(moe.sharedCombination.coefficients, width), role: .router,
+                layer: layer, initial))
     }
 
     private mutating func denseExpert(

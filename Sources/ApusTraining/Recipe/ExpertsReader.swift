@@ -51,13 +51,17 @@ struct ExpertsReader {
                 choices <= most, "choices", with: ["policy", "policy.order"].map(section.full),
                 "is \(choices), but policy.order importance ranks at most \(most) of a token", "use at most \(most)")
         }
+        let isResidual = section.flag("residual", default: template?.isResidual ?? false)
+        let reader = SharedExpertReader(
+            section: section, template: template, count: leastCount, choices: choices, isResidual: isResidual)
+        let (sharedWidth, combination) = reader.shared()
         return MoEConfiguration(
             experts: leastCount, choices: choices, width: width,
             activation: section.choice("activation", default: template?.activation ?? activation), router: router,
             policy: policy, bank: bank, blockSize: block, losses: losses,
-            sharedWidth: section.integer(
-                "shared_width", 0...1 << 20, default: template?.sharedWidth ?? 0, example: 256),
-            isResidual: section.flag("residual", default: template?.isResidual ?? false), dropout: dropout)
+            sharedWidth: sharedWidth, sharedCombination: combination,
+            shortcut: reader.shortcut(sharedWidth: sharedWidth, router, losses), isResidual: isResidual,
+            dropout: dropout)
     }
 
     private func policy() -> TokenPolicy {

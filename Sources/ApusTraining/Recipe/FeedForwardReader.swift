@@ -55,12 +55,42 @@ struct FeedForwardReader {
         let counts = self.counts(experts, places: places, inherited: inherited.map(\.1.experts))
         let reader = ExpertsReader(section: experts, template: template, activation: activation)
         let layer = reader.layer(counts: counts)
+        if let shortcut = layer.shortcut, let early = places.first(where: { $0 < shortcut.position.precedingBlocks }) {
+            experts.section("shortcut").require(
+                false, "position", with: ["every", "layers"].map(experts.full) + [model.full("layers")],
+                "is \(shortcut.position.rawValue), a state of the block before, and layer \(early) has none before it",
+                "use position: 1, or leave layer \(early) dense, as experts.every: 2 does")
+        }
+        let share = self.share(experts, counts: counts, biasRate: layer.router.biasRate)
         return Dictionary(
-            uniqueKeysWithValues: zip(places, counts).map { place, count in
+            uniqueKeysWithValues: places.indices.map { index in
                 var mixture = layer
-                mixture.experts = count
-                return (place, mixture)
+                mixture.experts = counts[index]
+                if index % share > 0 { mixture.parametersOf = places[index - index % share] }
+                return (places[index], mixture)
             })
+    }
+
+    /// How many successive mixtures have one set of parameters.
+    private func share(_ experts: Section, counts: [Int], biasRate: Float) -> Int {
+        let share = experts.integer("share", 1...ModelReader.mostLayers, default: 1, example: 2)
+        let fitting = (1...max(counts.count, 1)).filter { counts.count % $0 == 0 }
+        let nearest = fitting.min { abs($0 - share) < abs($1 - share) } ?? 1
+        let isWhole = counts.count % share == 0
+        experts.require(
+            isWhole, "share", with: ["count", "every", "layers"].map(experts.full) + [model.full("layers")],
+            "is \(share), which does not divide the \(counts.count) mixture-of-experts layers",
+            "the nearest that works is \(nearest)")
+        let isEven = !isWhole || counts.indices.allSatisfy { counts[$0] == counts[$0 - $0 % share] }
+        experts.require(
+            isEven, "share", with: [experts.full("count")],
+            "is \(share), but the \(share) layers that share have different numbers of experts",
+            "give them the same count, or use 1")
+        experts.require(
+            share == 1 || biasRate == 0, "share", with: ["router.bias_rate", "router.scoring"].map(experts.full),
+            "is \(share), but layers that share a router cannot balance by its selection bias",
+            "use router.bias_rate: 0, or share: 1")
+        return isWhole ? share : 1
     }
 
     /// The layers that are mixtures, in order.

@@ -24,6 +24,15 @@ extension Recipe {
     /// - Throws: ``LayoutError``, which names the nearest layout that works.
     public func layout(ranks: Int) throws(LayoutError) -> Layout {
         let layout = try parallel.layout.layout(ranks: ranks, for: workload)
+        for layer in model.feedForward.indices {
+            guard let owner = model.moe(layer: layer)?.parametersOf else { continue }
+            let (own, shared) = (layout.expertDegree(layer: layer), layout.expertDegree(layer: owner))
+            guard own != shared else { continue }
+            throw LayoutError(
+                key: "layout.expert",
+                reason: "is \(own) for layer \(layer), whose experts are those of layer \(owner), with \(shared)",
+                alternative: "use \(shared) for both, or model.experts.share 1", nearest: nil)
+        }
         let length = data.sequenceLength
         guard parallel.sequenceParallel, !length.isMultiple(of: layout.tensor) else { return layout }
         let nearest = max((length + layout.tensor / 2) / layout.tensor, 1) * layout.tensor

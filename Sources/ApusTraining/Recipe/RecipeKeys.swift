@@ -22,10 +22,12 @@ public enum RecipeKeys {
         (
             "model.experts",
             [
-                "count", "choices", "width", "every", "layers", "activation", "router", "policy", "bank", "block_size",
-                "losses", "shared_width", "residual", "dropout",
+                "count", "choices", "width", "every", "layers", "share", "activation", "router", "policy", "bank",
+                "block_size",
+                "losses", "shared_width", "shared_combination", "shortcut", "residual", "dropout",
             ]
         ),
+        ("model.experts.shortcut", ["position", "dual"]),
         (
             "model.experts.router",
             [

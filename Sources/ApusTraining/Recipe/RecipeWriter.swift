@@ -125,6 +125,8 @@ extension Recipe {
                 } else {
                     writer.key("layers", "\(places)")
                 }
+                let share = places.prefix { $0 == first || model.moe(layer: $0)?.parametersOf == first }.count
+                if share > 1 { writer.key("share", "\(share)") }
                 write(mixture, to: &writer)
             }
         }
@@ -163,6 +165,13 @@ extension Recipe {
             writer.key("importance", "\(mixture.losses.importance)")
         }
         writer.key("shared_width", "\(mixture.sharedWidth)")
+        writer.key("shared_combination", mixture.sharedCombination.rawValue)
+        if let shortcut = mixture.shortcut {
+            writer.group("shortcut") { writer in
+                writer.key("position", "\(shortcut.position.rawValue)")
+                writer.key("dual", "\(shortcut.isDual)")
+            }
+        }
         writer.key("residual", "\(mixture.isResidual)")
         writer.key("dropout", "\(mixture.dropout)")
     }

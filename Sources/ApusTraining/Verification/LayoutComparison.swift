@@ -172,7 +172,7 @@ public struct LayoutComparison {
                         row.map { row in self.gap(gained.map { row[Int($0)] }, lost.map { row[Int($0)] }) }
                         ?? Float.infinity
                     differing.append([
-                        layer, sequences.lowerBound * length + token, Int(gap.bitPattern),
+                        RoutingTrace.layer(ofKey: layer), sequences.lowerBound * length + token, Int(gap.bitPattern),
                     ])
                 }
             }

@@ -18,6 +18,44 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
     var testDescription: String { "\(old) -> \(new)" }
 
     static let cases: [BadRecipe] = [
+        // Shortcuts.
+        BadRecipe(
+            "every: 2", "every: 1\n    shortcut: {position: 2}", "model.experts.shortcut.position is 2",
+            "layer 0 has none before it", "use position: 1, or leave layer 0 dense, as experts.every: 2 does"),
+        BadRecipe(
+            "every: 2", "layers: [0, 2]\n    shortcut: {position: 3}", "model.experts.shortcut.position is 3",
+            "use position: 1"),
+        BadRecipe("every: 2", "every: 2\n    shortcut: {position: 4}", "shortcut.position is 4", "from 1 to 3"),
+        BadRecipe("every: 2", "every: 2\n    shortcut: 2", "model.experts.shortcut is", "(position, dual, ...)"),
+        BadRecipe("every: 2", "every: 2\n    shortcut: {source: 2}", "shortcut.source is no key", "position, dual"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shortcut: {dual: true}\n    shared_width: 32", "shortcut.dual is true",
+            "use shared_width: 0, or dual: false"),
+        BadRecipe(
+            "choices: 2", "choices: 5\n    shortcut: {dual: true}", "shortcut.dual is true", "use choices: 4"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shortcut: {dual: true}\n    losses: {scope: pooled}", "shortcut.dual is true",
+            "use losses.scope: layer"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shortcut: {dual: true}\n    router: {nodes: 2}", "shortcut.dual is true",
+            "take groups, nodes and annealing from the router"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shared_combination: gate", "model.experts.shared_combination is gate",
+            "set shared_width, or use sum"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shared_combination: add\n    shared_width: 8", "shared_combination is \"add\"",
+            "one of sum, gate, softmax"),
+        BadRecipe(
+            "every: 2", "every: 2\n    shared_combination: gate\n    shared_width: 8\n    residual: true",
+            "shared_combination is gate", "use sum, or residual: false"),
+        BadRecipe(
+            "every: 2", "every: 2\n    share: 3", "model.experts.share is 3", "does not divide the 2 mixture",
+            "the nearest that works is 2"),
+        BadRecipe(
+            "count: 8", "count: [4, 8]\n    share: 2", "model.experts.share is 2", "different numbers of experts"),
+        BadRecipe(
+            "every: 2", "every: 2\n    share: 2\n    router: {scoring: sigmoid, bias_rate: 0.01}",
+            "model.experts.share is 2", "use router.bias_rate: 0, or share: 1"),
         // Keys.
         BadRecipe(
             "steps: 100", "stesp: 100", "test.yaml:17: training.stesp", "is no key of training", "did you mean steps?"),

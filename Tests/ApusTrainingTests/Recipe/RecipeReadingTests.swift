@@ -173,6 +173,50 @@ struct RecipeReadingTests {
             try mixture("dts-gate")?.router.annealing == DenseToSparse(start: 2, end: 0.3, steps: 300, threshold: 0.05))
     }
 
+    @Test("a shortcut, how the shared expert joins, and shared parameters are read, and taken away")
+    func shortcut() throws {
+        let yaml = Fixture.good.replacing(
+            "every: 2",
+            with: "every: 2\n    shortcut: {position: 3}\n    shared_width: 32\n    shared_combination: softmax")
+        let recipe = try Recipe(yaml: yaml)
+        let mixture = recipe.model.moe(layer: 1)
+        #expect(mixture?.shortcut == ShortcutConfiguration(position: .input))
+        #expect(mixture?.sharedCombination == .softmax && mixture?.sharedWidth == 32)
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        let plain = try Recipe(yaml: yaml, overrides: ["model.experts.shortcut=null"])
+        #expect(plain.model.moe(layer: 1)?.shortcut == nil)
+
+        let dual = try Recipe(
+            yaml: Fixture.good,
+            overrides: ["model.experts.shortcut.dual=true", "model.experts.choices=1", "model.experts.share=2"])
+        #expect(dual.model.moe(layer: 1)?.shortcut == ShortcutConfiguration(position: .attention, isDual: true))
+        #expect([0, 1, 2, 3].map { dual.model.moe(layer: $0)?.parametersOf } == [nil, nil, nil, 1])
+        #expect(try Recipe(yaml: dual.resolvedYAML()) == dual)
+
+        let every = try Recipe(
+            yaml: Fixture.good.replacing("every: 2", with: "every: 1").replacing(
+                "  feed_forward_width: 128\n", with: ""),
+            overrides: ["model.experts.shortcut.position=1", "model.experts.share=2"])
+        #expect((0..<4).allSatisfy { every.model.moe(layer: $0)?.shortcut?.position == .output })
+        #expect((0..<4).map { every.model.moe(layer: $0)?.parametersOf } == [nil, 0, nil, 2])
+        #expect(try Recipe(yaml: every.resolvedYAML()) == every)
+    }
+
+    @Test("the recipes of ScMoE say what the paper has")
+    func scmoe() throws {
+        func mixtures(_ name: String) throws -> [MoEConfiguration] {
+            let model = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("\(name).yaml").path).model
+            try model.checkSizes()
+            return model.feedForward.compactMap { if case .moe(let moe) = $0 { moe } else { nil } }
+        }
+        let plain = try mixtures("scmoe")
+        #expect(plain.allSatisfy { $0.shortcut == ShortcutConfiguration(position: .attention) && $0.choices == 1 })
+        #expect(plain.allSatisfy { $0.sharedCombination == .gate && $0.sharedWidth == $0.width })
+        let dual = try mixtures("scmoe-dg")
+        #expect(dual.allSatisfy { $0.shortcut?.isDual == true && $0.choices == 1 && $0.sharedWidth == 0 })
+        #expect(dual.count == 2 && dual[1].parametersOf == 1)
+    }
+
     @Test("no experts is a dense model, and an override can make one")
     func dense() throws {
         let yaml = Fixture.good.replacing("  feed_forward_width: 128\n", with: "")

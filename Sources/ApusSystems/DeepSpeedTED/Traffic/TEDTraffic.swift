@@ -131,7 +131,9 @@ extension TEDTraffic {
                     ? "layout.expert_tensor: false has no bridge to count: leave it out"
                     : recipe.model.queryKeyNorm != .none && layout.tensor > 1
                         ? "model.query_key_norm adds sums over the tensor group: use none"
-                        : nil
+                        : recipe.model.feedForward.indices.contains { recipe.model.moe(layer: $0)?.shortcut != nil }
+                            ? "model.experts.shortcut may use the experts of a layer twice: leave it out"
+                            : nil
         if let reason { throw .notCounted(reason) }
     }
 }
