@@ -10,8 +10,9 @@ struct Convert: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Convert between Apus checkpoints and Hugging Face folders.",
         discussion: """
-            No tensor is lost: one that is missing, left over or of another shape is named and nothing is written. The \
-            result is read back, and its logits must be those of the source to the bit.
+            No tensor is lost: one that is missing, left over or of another shape is named and nothing is written. (The \
+            layer with which DeepSeek-V3 predicts further tokens is left out, which is said.) The result is read back, \
+            and its logits must be those of the source to the bit.
 
             Example:
               apus convert import ./OLMoE-1B-7B --out models/olmoe
@@ -31,7 +32,7 @@ struct ConvertImport: ParsableCommand {
               apus convert import ./Mixtral-8x7B-v0.1 --out models/mixtral
             """)
 
-    @Argument(help: "A Hugging Face folder of Mixtral, OLMoE or Qwen3-MoE.")
+    @Argument(help: "A Hugging Face folder of Mixtral, OLMoE, Qwen3-MoE, DeepSeek-V2 or DeepSeek-V3.")
     var folder: String
 
     @Option(help: "The new folder.")
@@ -47,6 +48,11 @@ struct ConvertImport: ParsableCommand {
         guard source.configuration.family != nil else {
             throw CommandError(
                 "'\(folder)' is an Apus checkpoint already; 'apus convert export' writes a Hugging Face folder")
+        }
+        if let first = source.passedOver.first {
+            writeError(
+                "note: \(source.passedOver.count) tensors of the layer that predicts further tokens are left out, from "
+                    + "'\(first)' on: no logit of the model itself depends on them")
         }
         try Conversion(source: source, family: nil, precision: precision, out: out).run(try compute.backend())
     }
@@ -69,7 +75,7 @@ struct ConvertExport: ParsableCommand {
     @Option(help: "The new folder.")
     var out: String
 
-    @Option(help: "mixtral, olmoe or qwen3_moe.")
+    @Option(help: "mixtral, olmoe, qwen3_moe, deepseek_v2 or deepseek_v3.")
     var family: String
 
     @Option(help: "Type of the new weights: f32 or bf16 (default: as they are stored).")

@@ -41,7 +41,7 @@ struct ModelSummary {
             ["folder", source.folder], ["kind", source.kind],
             ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")],
             ["width", "\(model.width)"], ["layers", "\(model.layers)"],
-            ["attention", "\(model.heads) heads of \(model.headWidth), \(model.keyValueHeads) for keys and values"],
+            ["attention", attention],
             ["context", "\(model.maximumPositions)"],
             [
                 "norm",
@@ -64,6 +64,15 @@ struct ModelSummary {
         }
         if isVerified { rows.append(["checksums", "all files are as they were written"]) }
         return table(rows, leftColumns: 2)
+    }
+
+    private var attention: String {
+        guard let latent = model.latent else {
+            return "\(model.heads) heads of \(model.headWidth), \(model.keyValueHeads) for keys and values"
+        }
+        let queries = latent.queryRank.map { ", queries from \($0)" } ?? ""
+        return "\(model.heads) heads of \(latent.plainWidth) + \(latent.rotaryWidth) rotary, values of "
+            + "\(latent.valueWidth), keys and values from \(latent.keyValueRank) for a token\(queries)"
     }
 
     /// One line for each run of equal layers.

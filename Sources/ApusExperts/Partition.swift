@@ -7,7 +7,8 @@ public enum Cut: Sendable, Equatable {
     case whole
     /// Not at all, and it works on the residual stream token by token: norms, biases after a sum, positions.
     case stream
-    /// Not at all, but each head reads it for itself: the norm of queries or keys by head.
+    /// Not at all, but each head reads it for itself: the norm of queries or keys by head, and what compresses them for all
+    /// heads.
     case eachHead
     /// Along `dimension`, which is made of this many heads.
     case heads(Int, dimension: Int)
@@ -50,7 +51,7 @@ public protocol Partition {
     /// The norm of queries and keys over the whole projection; `nil` when all heads are here.
     func projectionNorm(layer: Int) -> (any DividedRowNorm)?
     /// In place of attention with the heads that are here.
-    func attention(_ local: SelfAttention) -> any AttentionLayer
+    func attention(_ local: any DivisibleAttention) -> any AttentionLayer
     /// In place of a block's feed-forward layer with the hidden width that is here.
     func feedForward(_ local: FeedForward, layer: Int) -> any FeedForwardLayer
     /// In place of the shared or residual expert of a mixture, which reads the mixture's tokens.
@@ -68,7 +69,7 @@ extension Partition {
     public func share(of sharing: Sharing) -> StateShare { .whole }
     public func experts(of count: Int, layer: Int) throws -> Range<Int> { 0..<count }
     public func projectionNorm(layer: Int) -> (any DividedRowNorm)? { nil }
-    public func attention(_ local: SelfAttention) -> any AttentionLayer { local }
+    public func attention(_ local: any DivisibleAttention) -> any AttentionLayer { local }
     public func feedForward(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { local }
     public func denseExpert(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { local }
     public func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer { local }

@@ -11,7 +11,7 @@ import Testing
 /// A model written by Hugging Face's own code, with two prompts and the 16 tokens that transformers generated after each
 /// (`Tools/oracles/README.md`, "tiny_models.py").
 struct GoldenGeneration {
-    static let families = ["mixtral", "olmoe", "qwen3_moe"]
+    static let families = ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"]
 
     let backend: CPUBackend
     let model: Transformer

@@ -37,6 +37,41 @@ import Testing
         expectClose(x, expected, "rotated in place \(size) \(dtype)")
     }
 
+    /// Of heads wider than the table the end is turned; one head may serve all of another tensor's.
+    @Test(arguments: RotaryPairing.allCases, floatingTypes)
+    func `turn the end of each head`(pairing: RotaryPairing, dtype: DType) throws {
+        let (tokens, heads, width, turned) = (37, 3, 24, 10)
+        let table = try backend.rotaryTable(positions: 40, headWidth: turned, theta: 100).pairing(pairing)
+        let positions = try backend.allocator.integers(Array(0..<tokens))
+        let x = try backend.random(tokens, heads * width, dtype: dtype, seed: 2).reshaped(tokens, heads, width)
+        let y = try backend.random(tokens, heads * width, dtype: dtype, seed: 3).reshaped(tokens, heads, width)
+        let (input, before) = (x.doubles, y.doubles)
+        func expected(_ part: (Int) -> [Double]) -> [Double] {
+            (0..<tokens * heads).flatMap { head -> [Double] in
+                let source = part(head)
+                var result = Array(before[head * width..<(head + 1) * width - turned]) + source
+                for pair in 0..<turned / 2 {
+                    let angle = Double(head / heads) * pow(100, -2 * Double(pair) / Double(turned))
+                    let (i, j) = pairing == .halves ? (pair, pair + turned / 2) : (2 * pair, 2 * pair + 1)
+                    result[width - turned + i] = source[i] * cos(angle) - source[j] * sin(angle)
+                    result[width - turned + j] = source[j] * cos(angle) + source[i] * sin(angle)
+                }
+                return result
+            }
+        }
+        try backend.rotate(x, positions: positions, table: table, inverse: false, into: y)
+        expectClose(
+            y, expected { Array(input[($0 + 1) * width - turned..<($0 + 1) * width]) }, "\(pairing) \(dtype)")
+        // A strided one, as the rotary part of a projection is.
+        let one = try backend.random(tokens, 7 + turned, dtype: dtype, seed: 4).columns(7..<7 + turned)
+        let shared = one.doubles
+        try backend.rotate(
+            one.reshaped(tokens, 1, turned), positions: positions, table: table, inverse: false, into: y)
+        expectClose(
+            y, expected { Array(shared[$0 / heads * turned..<($0 / heads + 1) * turned]) },
+            "one head for all, \(pairing) \(dtype)")
+    }
+
     @Test func `have a table as exact as its type`() throws {
         let table = try backend.rotaryTable(positions: 5000, headWidth: 32, theta: 1e6)
         #expect(table.positionCount == 5000)

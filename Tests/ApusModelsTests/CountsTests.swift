@@ -117,6 +117,26 @@ import Testing
         #expect(abs(total / reported - 1) > 0.005)
     }
 
+    /// DeepSeek's reports: totals and what a token meets, in billions with the digits given there.
+    @Test(arguments: [
+        ("deepseek-v3", 671, 37, 1), ("deepseek-v2", 236, 21, 0.5), ("deepseek-v2-lite", 15.7, 2.4, 0.3),
+    ])
+    func `DeepSeek models have the sizes of their reports`(
+        name: String, total: Double, active: Double, tolerance: Double
+    ) throws {
+        let model = try ModelConfiguration.preset(named: name)
+        let counts = model.parameterCounts()
+        #expect(abs(Double(counts.total) / 1e9 - total) < tolerance, "\(counts.total)")
+        #expect(abs(Double(counts.active) / 1e9 - active) < tolerance, "\(counts.active)")
+        // Each matrix that a token meets is multiplied with once; the table of tokens is looked up.
+        let flops = model.flopsPerToken(meanContext: 0)
+        let norms = Double(counts.active) * 1e-3
+        #expect(abs(flops.forward / 2 - Double(counts.active - counts.lookedUp)) < norms)
+        // Scores of keys 192 wide, values of 128.
+        let attention = model.flopsPerToken(meanContext: 10).attention
+        #expect(attention == Double(model.layers * model.heads * (192 + 128) * 2 * 10))
+    }
+
     /// The eight-layer model of GPU measurements is known as 6.78 B and, without its token table, 1.04 B active.
     @Test func `OLMoE in eight layers`() throws {
         let counts = try ModelConfiguration.preset(named: "olmoe-8-layers").parameterCounts()

@@ -80,6 +80,18 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
             other.parametersOf = 1
             model.feedForward = [.dense(width: 14), .moe(moe), .moe(other)]
         },
+        TransformerCase("latent attention, values narrower than keys") { model, moe in
+            model.latent = LatentConfiguration(
+                queryRank: 9, keyValueRank: 7, plainWidth: 4, rotaryWidth: 6, valueWidth: 5)
+            (model.keyValueHeads, model.headWidth) = (4, 10)
+            model.yarn = YarnConfiguration(factor: 3, originalPositions: 4, mscale: 0.5, mscaleAll: 0.8)
+            moe.sharedWidth = 20
+        },
+        TransformerCase("latent attention, values wider than keys, small weights") { model, _ in
+            model.latent = LatentConfiguration(
+                keyValueRank: 7, plainWidth: 2, rotaryWidth: 4, valueWidth: 9, pairing: .halves)
+            (model.keyValueHeads, model.headWidth, model.initialScale) = (4, 6, 0.1)
+        },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

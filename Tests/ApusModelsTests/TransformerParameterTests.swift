@@ -101,6 +101,12 @@ extension ModelConfiguration {
         model.keyValueHeads = min(keyValueHeads, 2)
         (model.heads, model.headWidth) = (model.keyValueHeads * min(group, 2), 4)
         (model.vocabulary, model.width, model.maximumPositions) = (16, 8, 8)
+        if let latent {
+            model.keyValueHeads = model.heads
+            model.latent = LatentConfiguration(
+                queryRank: latent.queryRank == nil ? nil : 5, keyValueRank: 3, plainWidth: 2, rotaryWidth: 2,
+                valueWidth: 3)
+        }
         model.feedForward = feedForward.suffix(4).map { part in
             guard case .moe(var moe) = part else { return .dense(width: 12) }
             moe.experts = min(moe.experts, 6)

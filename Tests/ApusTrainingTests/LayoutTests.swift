@@ -56,6 +56,20 @@ struct LayoutTests {
             $0.activation = .geluTanh
             $0.isResidual = true
         }, norm: .layer, position: .learned)
+    /// As DeepSeek-V3, queries compressed too.
+    private static let latent: ModelConfiguration = {
+        var model = decoder(
+            moe {
+                $0.router = RouterConfiguration(
+                    scoring: .sigmoid, renormalizes: true, weightScale: 1.5, biasRate: 0.05,
+                    groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo))
+                $0.sharedWidth = 12
+            })
+        model.latent = LatentConfiguration(
+            queryRank: 12, keyValueRank: 10, plainWidth: 6, rotaryWidth: 4, valueWidth: 8)
+        model.headWidth = 10
+        return model
+    }()
     private static let pooled = decoder(moe { $0.losses = RouterLosses(balance: 0.02, scope: .pooled) })
 
     private static let dropping = decoder(
@@ -176,6 +190,10 @@ struct LayoutTests {
         LayoutCase(model: cosine, tensor: 2, expert: .uniform(2), data: 2, words: "cosine, capacity by the load"),
         LayoutCase(model: twoLevels, expert: .uniform(4), data: 4, ranksPerNode: 2, words: "two levels"),
         LayoutCase(model: twoLevels, tensor: 2, expert: .uniform(2), data: 2, words: "two levels"),
+        LayoutCase(model: latent, tensor: 4, data: 1, words: "latent attention"),
+        LayoutCase(
+            model: latent, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true, checkpointing: true,
+            words: "latent attention, sequence, CAC"),
         LayoutCase(model: annealed, data: 4, microBatch: 2, words: "annealed"),
         LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
     ]

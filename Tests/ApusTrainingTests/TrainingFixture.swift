@@ -54,6 +54,20 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
                         scoring: .sigmoid, renormalizes: true, weightScale: 1.5, biasRate: 0.05),
                     losses: RouterLosses(balance: 0.02)), queryKeyNorm: .head), checkpointing: true),
         TrainingCase(
+            testDescription: "latent attention, shared expert, groups with a selection bias",
+            model: {
+                var model = decoder(
+                    moe(
+                        router: RouterConfiguration(
+                            scoring: .sigmoid, renormalizes: true, biasRate: 0.05,
+                            groupLimit: GroupLimit(groups: 2, chosen: 1, score: .bestTwo)),
+                        losses: RouterLosses(balance: 0.02), sharedWidth: 12))
+                model.latent = LatentConfiguration(
+                    queryRank: 9, keyValueRank: 8, plainWidth: 4, rotaryWidth: 4, valueWidth: 6)
+                (model.keyValueHeads, model.headWidth) = (model.heads, 8)
+                return model
+            }()),
+        TrainingCase(
             testDescription: "learned positions, LayerNorm, residual expert, padded by position",
             model: decoder(
                 moe(

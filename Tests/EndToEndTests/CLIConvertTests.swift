@@ -27,7 +27,7 @@ import Testing
             })
     }
 
-    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe"])
+    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
     func `import and export give the same tensors`(_ family: String) throws {
         let source = try goldenFolder(family)
         let (apus, back) = (scratch.file("apus"), scratch.file("back"))
@@ -45,6 +45,33 @@ import Testing
     private func config(_ folder: String) throws -> [String: Any] {
         let text = try #require(textFile("\(folder)/config.json"))
         return try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+    }
+
+    /// Published folders hold, behind the last layer, one that predicts the token after the next.
+    @Test func `DeepSeek-V3's prediction layer is left out, which is said`() throws {
+        let source = try goldenFolder("deepseek_v3")
+        let files = try ShardedSafetensors(folder: source)
+        let extra = ["eh_proj.weight", "mlp.gate.weight"].map { "model.layers.2.\($0)" }
+        let specs =
+            files.shards.flatMap(\.entries).map { TensorSpec(name: $0.name, dtype: .f32, shape: $0.shape) }
+            + extra.map { TensorSpec(name: $0, dtype: .f32, shape: [2, 3]) }
+        let (folder, plain, out) = (scratch.file("whole"), scratch.file("plain"), scratch.file("out"))
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try FileManager.default.copyItem(atPath: "\(source)/config.json", toPath: "\(folder)/config.json")
+        var writer = try ShardedSafetensorsWriter(folder: folder, tensors: specs, maximumShardSize: 1 << 20)
+        for spec in specs {
+            let bytes =
+                try extra.contains(spec.name)
+                ? Array(repeating: 0, count: 24) : files.bytes(spec.name).withUnsafeBytes { Array($0) }
+            try bytes.withUnsafeBytes { try writer.append($0, to: spec.name) }
+        }
+        _ = try writer.finish()
+        let result = try CLI.run(["convert", "import", folder, "--out", out])
+        #expect(result.status == 0)
+        #expect(result.errors.contains("2 tensors of the layer that predicts further tokens are left out"))
+        #expect(result.errors.contains("'model.layers.2.eh_proj.weight'"))
+        try convert("import", source, "--out", plain)
+        #expect(try tensors(out) == tensors(plain))
     }
 
     @Test func `bf16 models keep their bits too`() throws {

@@ -9,7 +9,7 @@ import Testing
 
     init() throws { scratch = try ScratchFolder() }
 
-    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe"])
+    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
     func `logits and loss are those of transformers`(_ family: String) throws {
         let folder = try goldenFolder(family)
         let golden = try SafetensorsFile(path: "\(folder)/golden.safetensors")

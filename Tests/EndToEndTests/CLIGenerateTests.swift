@@ -11,7 +11,7 @@ import Testing
 
     private func words(_ ids: [Int32]) -> String { ids.map(String.init).joined(separator: " ") }
 
-    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe"])
+    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
     func `prompts of different lengths continue as in transformers`(_ family: String) throws {
         let folder = try goldenFolder(family)
         let golden = try SafetensorsFile(path: "\(folder)/golden.safetensors")

@@ -13,10 +13,12 @@ extension CUDABackend: RotaryOp {
     }
 
     public func rotate(_ x: Tensor, positions: Tensor, table: RotaryTable, inverse: Bool, into y: Tensor) throws {
-        let (tokens, heads, width) = (x.shape[0], x.shape[1], x.shape[2])
-        precondition(y.shape == x.shape && positions.count == tokens && table.cosines.shape[1] * 2 == width)
+        let (tokens, heads, width) = (y.shape[0], y.shape[1], table.width)
+        table.checkHeads(x, y, positions)
+        let xHeadStride = x.shape[1] == 1 ? 0 : x.shape[2]
         try launch(
-            "rotate_\(x.suffix)", .rows(tokens * heads, width: width / 2), y, y.rowStride, x, x.rowStride,
-            table.cosines, table.sines, positions, tokens, heads, width, inverse)
+            "rotate_\(x.suffix)", .rows(tokens * heads, width: width / 2), y, y.rowStride, y.shape[2],
+            y.shape[2] - width, x, x.rowStride, xHeadStride, x.shape[2] - width, table.cosines, table.sines, positions,
+            tokens, heads, width, table.pairing == .neighbours, inverse)
     }
 }

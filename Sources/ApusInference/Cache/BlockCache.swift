@@ -40,7 +40,7 @@ public final class BlockCache: KeyValueStore {
         public init(_ model: Transformer) {
             self.init(
                 layers: model.configuration.layers, heads: model.configuration.keyValueHeads,
-                headWidth: model.configuration.headWidth, dtype: model.store.precision.modelType)
+                headWidth: model.configuration.cachedHeadWidth, dtype: model.store.precision.modelType)
         }
     }
 

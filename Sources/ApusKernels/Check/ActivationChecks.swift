@@ -67,27 +67,56 @@ extension OpCheck {
             probe.expect(table.cosines, angles.map { cos($0) })
             probe.expect(table.sines, angles.map { sin($0) })
         },
-        make("rotary") { probe in try checkRotation(&probe, inverse: false) },
-        make("rotary backward") { probe in try checkRotation(&probe, inverse: true) },
+        make("rotary") { probe in try checkRotation(&probe, .halves, inverse: false) },
+        make("rotary backward") { probe in try checkRotation(&probe, .halves, inverse: true) },
+        make("rotary of neighbours") { probe in try checkRotation(&probe, .neighbours, inverse: false) },
+        make("rotary of neighbours backward") { probe in try checkRotation(&probe, .neighbours, inverse: true) },
+        make("rotary of one head for all") { probe in
+            let (t, h, r) = (5, 3, 12)
+            let (x, y) = (try probe.draw(t, 1, r), try probe.draw(t, h, r + 6))
+            let places = (0..<t).map { _ in probe.integer(below: 50) }
+            let table = try probe.backend.rotaryTable(positions: 50, headWidth: r, theta: 10_000)
+            try probe.backend.rotate(
+                x.tensor, positions: probe.put(places, t), table: table, inverse: false, into: y.tensor)
+            var expected = y.values
+            for head in 0..<t * h {
+                let part = turned(x.values[head / h * r..<(head / h + 1) * r], at: places[head / h], .halves, sign: 1)
+                expected.replaceSubrange(head * (r + 6) + 6..<(head + 1) * (r + 6), with: part)
+            }
+            probe.expect(y.tensor, expected)
+        },
     ]
 
-    private static func checkRotation(_ probe: inout CheckProbe, inverse: Bool) throws {
-        for (t, h, d) in [(1, 1, 2), (7, 3, 16), (5, 2, 64)] {
-            let x = try probe.draw(t, h, d)
+    /// What stands before the turned end of a head must stay, so `y` begins as what is expected there.
+    private static func checkRotation(_ probe: inout CheckProbe, _ pairing: RotaryPairing, inverse: Bool) throws {
+        for (t, h, d, r) in [(1, 1, 2, 2), (7, 3, 16, 16), (5, 2, 64, 64), (4, 3, 22, 12)] {
+            let (x, y) = (try probe.draw(t, h, d), try probe.draw(t, h, d))
             let places = (0..<t).map { _ in probe.integer(below: 50) }
-            let y = try probe.empty(t, h, d)
-            let table = try probe.backend.rotaryTable(positions: 50, headWidth: d, theta: 10_000)
-            try probe.backend.rotate(x.tensor, positions: probe.put(places, t), table: table, inverse: inverse, into: y)
-            var expected = x.values
+            let table = try probe.backend.rotaryTable(positions: 50, headWidth: r, theta: 10_000).pairing(pairing)
+            try probe.backend.rotate(
+                x.tensor, positions: probe.put(places, t), table: table, inverse: inverse, into: y.tensor)
+            var expected = y.values
             for head in 0..<t * h {
-                for i in 0..<d / 2 {
-                    let angle = Double(places[head / h]) * pow(10_000, -2 * Double(i) / Double(d)) * (inverse ? -1 : 1)
-                    let (a, b) = (x.values[head * d + i], x.values[head * d + d / 2 + i])
-                    expected[head * d + i] = a * cos(angle) - b * sin(angle)
-                    expected[head * d + d / 2 + i] = b * cos(angle) + a * sin(angle)
-                }
+                let end = head * d + d - r..<(head + 1) * d
+                expected.replaceSubrange(
+                    end, with: turned(x.values[end], at: places[head / h], pairing, sign: inverse ? -1 : 1))
             }
-            probe.expect(y, expected)
+            probe.expect(y.tensor, expected)
         }
+    }
+
+    /// `part` of a head, turned by the angles of a position, theta 10,000.
+    private static func turned(
+        _ part: ArraySlice<Double>, at position: Int, _ pairing: RotaryPairing, sign: Double
+    ) -> [Double] {
+        let values = Array(part)
+        var result = values
+        for i in 0..<values.count / 2 {
+            let angle = Double(position) * pow(10_000, -2 * Double(i) / Double(values.count)) * sign
+            let (first, second) = pairing == .halves ? (i, i + values.count / 2) : (2 * i, 2 * i + 1)
+            result[first] = values[first] * cos(angle) - values[second] * sin(angle)
+            result[second] = values[second] * cos(angle) + values[first] * sin(angle)
+        }
+        return result
     }
 }

@@ -8,6 +8,9 @@ public struct ModelFolder {
     public let path: String
     /// What its `config.json` says.
     public let configuration: CheckpointConfiguration
+    /// Tensors of the layer with which DeepSeek-V3 predicts the token after the next: no part of the model's own logits, and
+    /// left out.
+    public let passedOver: [String]
     private let tensors: ShardedSafetensors
     private let placements: [TensorPlacement]
 
@@ -27,7 +30,9 @@ public struct ModelFolder {
         tensors = try ShardedSafetensors(folder: path)
         let map = HubTensorMap(
             family: configuration.family, configuration: configuration.configuration, further: further)
-        placements = try map.placements(of: tensors.shards.flatMap { $0.entries.map { ($0.name, $0.shape) } })
+        let entries = tensors.shards.flatMap { $0.entries.map { (name: $0.name, shape: $0.shape) } }
+        placements = try map.placements(of: entries)
+        passedOver = entries.map(\.name).filter(map.isOfPredictionLayer)
     }
 
     /// The type most of the weights are stored in: `bf16` when any tensor is.

@@ -32,7 +32,7 @@ public struct ParameterCounts: Sendable, Equatable {
 /// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every
 /// token counts K experts a layer, whatever a capacity drops or pads.
 public struct TokenFLOPs: Sendable, Equatable {
-    /// The four projections of attention.
+    /// The projections of attention.
     public let projections: Double
     /// Queries with keys and weights with values.
     public let attention: Double
@@ -110,9 +110,11 @@ extension ModelConfiguration {
                 routers += passes * 2 * scores
             }
         }
+        let matrices = latent?.matrixElements(width: self.width, heads: heads) ?? width * (2 * query + 2 * key)
+        // Queries with keys, weights with values.
+        let met = query + (latent.map { Double(heads * $0.valueWidth) } ?? query)
         return TokenFLOPs(
-            projections: Double(layers) * 2 * width * (2 * query + 2 * key),
-            attention: Double(layers) * 2 * 2 * query * meanContext,
+            projections: Double(layers) * 2 * matrices, attention: Double(layers) * 2 * met * meanContext,
             experts: experts, denseFeedForward: dense, routers: routers, head: 2 * width * Double(vocabulary))
     }
 }

@@ -35,6 +35,8 @@ extension ModelConfiguration {
             "initial_deviation": .float(initialDeviation),
         ]
         if let initialScale { fields["initial_scale"] = .float(initialScale) }
+        if let latent { fields["latent"] = latent.jsonValue }
+        if let yarn { fields["yarn"] = yarn.jsonValue }
         return .object(fields)
     }
 
@@ -56,6 +58,7 @@ extension ModelConfiguration {
             "model_type", "vocabulary", "width", "heads", "key_value_heads", "head_width", "maximum_positions", "norm",
             "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip", "sliding_window",
             "activation", "feed_forward", "tied_embeddings", "initial_deviation", "initial_scale",
+            "latent", "yarn",
         ])
         try fields.requirePresent("attention_clip", "sliding_window")
         var parts: [FeedForward] = []
@@ -73,7 +76,9 @@ extension ModelConfiguration {
             slidingWindow: fields.optionalInteger("sliding_window"), activation: fields.choice("activation"),
             feedForward: parts, tiedEmbeddings: fields.bool("tied_embeddings"),
             initialDeviation: fields.float("initial_deviation"),
-            initialScale: fields.optionalFloat("initial_scale"))
+            initialScale: fields.optionalFloat("initial_scale"),
+            latent: fields.value("latent") == nil ? nil : LatentConfiguration(fields.object("latent")),
+            yarn: fields.value("yarn") == nil ? nil : YarnConfiguration(fields.object("yarn")))
         try checkSizes()
     }
 }

@@ -29,7 +29,8 @@ extension ModelConfiguration {
             "attention takes heads of at most \(Self.largestHeadWidth): use more heads, or a smaller head_width")
         if case .rotary(let theta) = position {
             try require(
-                headWidth % 2 == 0, "head_width", headWidth, "rotary positions turn pairs, so it must be even")
+                latent != nil || headWidth % 2 == 0, "head_width", headWidth,
+                "rotary positions turn pairs, so it must be even")
             try require(theta > 0 && theta.isFinite, "position.theta", theta, "it must be a positive number")
         }
         try require(
@@ -46,6 +47,7 @@ extension ModelConfiguration {
         if let window = slidingWindow {
             try require(window > 0, "sliding_window", window, "it must be at least 1, or null")
         }
+        try checkLatent()
         for (layer, part) in feedForward.enumerated() {
             let scope = "feed_forward[\(layer)]"
             switch part {
@@ -99,7 +101,7 @@ extension ModelConfiguration {
         var parameters = 2 * Double(vocabulary) * width + Double(maximumPositions) * width
         var tensors = 4.0
         for part in feedForward {
-            parameters += 2 * width * heads
+            parameters += latent?.matrixElements(width: self.width, heads: self.heads) ?? 2 * width * heads
             tensors += 12
             switch part {
             case .dense(let inner): parameters += 3 * width * Double(inner)
@@ -238,7 +240,7 @@ extension MoEConfiguration {
     }
 }
 
-private func require(
+func require(
     _ holds: Bool, _ key: String, _ found: some CustomStringConvertible, _ reason: String
 ) throws(ModelConfigurationError) {
     if !holds { throw .impossible(key: key, found: found.description, reason: reason) }

@@ -45,7 +45,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var heads: Int
     /// Key and value heads; a divisor of ``heads``.
     public var keyValueHeads: Int
-    /// Width of one head; usually ``width`` / ``heads``.
+    /// Width of one head of queries and keys; usually ``width`` / ``heads``.
     public var headWidth: Int
     /// Longest sequence.
     public var maximumPositions: Int
@@ -74,6 +74,10 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// s, with which the matrices of attention, feed-forward layers, experts and routers begin at a variance of s / inputs in
     /// place of the deviation (Switch Transformers section 2.4: 0.1); `nil` for the deviation.
     public var initialScale: Float?
+    /// Compressed keys and values; `nil` for attention with projections of their own.
+    public var latent: LatentConfiguration?
+    /// Rotary positions stretched to a longer context; `nil` for plain ones.
+    public var yarn: YarnConfiguration?
 
     /// A decoder; everything but sizes and feed-forward parts has the common value of current models.
     public init(
@@ -82,13 +86,14 @@ public struct ModelConfiguration: Sendable, Equatable {
         position: Position = .rotary(theta: 10_000),
         queryKeyNorm: QueryKeyNorm = .none, attentionBias: Bool = false, attentionClip: Float? = nil,
         slidingWindow: Int? = nil, activation: Activation = .swiglu, feedForward: [FeedForward],
-        tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02, initialScale: Float? = nil
+        tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02, initialScale: Float? = nil,
+        latent: LatentConfiguration? = nil, yarn: YarnConfiguration? = nil
     ) {
         self.vocabulary = vocabulary
         self.width = width
         self.heads = heads
         self.keyValueHeads = keyValueHeads ?? heads
-        self.headWidth = headWidth ?? width / max(heads, 1)
+        self.headWidth = headWidth ?? latent?.keyWidth ?? width / max(heads, 1)
         self.maximumPositions = maximumPositions
         self.norm = norm
         self.normEpsilon = normEpsilon
@@ -102,6 +107,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         self.tiedEmbeddings = tiedEmbeddings
         self.initialDeviation = initialDeviation
         self.initialScale = initialScale
+        self.latent = latent
+        self.yarn = yarn
     }
 
     /// Number of blocks.

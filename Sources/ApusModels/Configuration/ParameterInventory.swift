@@ -69,7 +69,24 @@ private struct InventoryBuilder {
         }
     }
 
+    /// Under the names of DeepSeek's files.
+    private mutating func addLatentAttention(_ prefix: String, _ latent: LatentConfiguration) {
+        let (model, heads) = (configuration.width, configuration.heads)
+        if let rank = latent.queryRank {
+            add("\(prefix).q_a_proj.weight", [rank, model])
+            add("\(prefix).q_a_layernorm.weight", [rank])
+            add("\(prefix).q_b_proj.weight", [heads * latent.keyWidth, rank])
+        } else {
+            add("\(prefix).q_proj.weight", [heads * latent.keyWidth, model])
+        }
+        add("\(prefix).kv_a_proj_with_mqa.weight", [latent.keyValueRank + latent.rotaryWidth, model])
+        add("\(prefix).kv_a_layernorm.weight", [latent.keyValueRank])
+        add("\(prefix).kv_b_proj.weight", [heads * (latent.plainWidth + latent.valueWidth), latent.keyValueRank])
+        add("\(prefix).o_proj.weight", [model, heads * latent.valueWidth])
+    }
+
     private mutating func addAttention(_ prefix: String) {
+        if let latent = configuration.latent { return addLatentAttention(prefix, latent) }
         let queries = configuration.heads * configuration.headWidth
         let keys = configuration.keyValueHeads * configuration.headWidth
         let projections = [

@@ -23,7 +23,7 @@ extension ModelConfiguration {
     }
 }
 
-private struct Preset: Sendable {
+struct Preset: Sendable {
     let name: String
     let make: @Sendable () -> ModelConfiguration
 
@@ -32,7 +32,7 @@ private struct Preset: Sendable {
         self.make = make
     }
 
-    static let all = own + current + megaBlocks + deepSpeed + scMoE + dense
+    static let all = own + current + deepSeek + megaBlocks + deepSpeed + scMoE + dense
 }
 
 // MARK: Small models of Apus' own

@@ -32,7 +32,12 @@ extension HubFamily {
             if moe.router.gumbel { keys.insert("router.gumbel") }
             if moe.losses.z > 0 { keys.insert("losses.z") }
             if moe.losses.importance > 0 { keys.insert("losses.importance") }
-            if moe.losses.balance > 0, Self.balanceCoefficient(configuration) == 0 { keys.insert("losses.balance") }
+            let balances =
+                isDeepSeek
+                ? moe.losses.scope == .layer && moe.losses == configuration.mixtures.first?.losses
+                : Self.balanceCoefficient(configuration) != 0
+            if moe.losses.balance > 0, !balances { keys.insert("losses.balance") }
+            if self == .deepseekV3, moe.router.biasRate != Self.deepSeekBiasRate { keys.insert("router.bias_rate") }
         }
         return keys.sorted()
     }
@@ -45,6 +50,10 @@ extension HubFamily {
         else { return 0 }
         return first.balance
     }
+}
+
+extension HubFamily {
+    fileprivate static var deepSeek: [HubFamily] { allCases.filter(\.isDeepSeek) }
 }
 
 extension ModelConfiguration {
@@ -67,9 +76,12 @@ private struct Demand {
             switch part {
             case .dense(let width):
                 let first = configuration.feedForward.lazy.compactMap { $0.denseWidth }.first ?? width
-                list.append(Demand(key: "\(key).kind", found: "'dense'", families: [.qwen3MoE]))
+                // DeepSeek's dense layers come first, and mixtures behind them.
+                let isFirst = configuration.mixtureLayers.first.map { layer < $0 } ?? false
+                let families: [HubFamily] = [.qwen3MoE] + (isFirst ? HubFamily.deepSeek : [])
+                list.append(Demand(key: "\(key).kind", found: "'dense'", families: families))
                 list.append(
-                    Demand(key: "\(key).width", found: "\(width)", families: width == first ? [.qwen3MoE] : []))
+                    Demand(key: "\(key).width", found: "\(width)", families: width == first ? families : []))
                 list.append(
                     Demand(
                         key: "activation", found: quoted(configuration.activation.rawValue),
@@ -85,7 +97,18 @@ private struct Demand {
         let all = HubFamily.allCases
         let isRotary = configuration.position != .learned
         let fills = configuration.headWidth * configuration.heads == configuration.width
+        let others = all.filter { !$0.isDeepSeek }
+        let latent = configuration.latent
         return [
+            Demand(
+                key: "latent", found: latent.map { "\($0.keyValueRank) wide" } ?? "null",
+                families: latent == nil ? others : HubFamily.deepSeek),
+            Demand(
+                key: "latent.pairing", found: quoted(latent?.pairing.rawValue ?? ""),
+                families: latent?.pairing == .halves ? [.deepseekV3] : all),
+            Demand(
+                key: "yarn", found: configuration.yarn.map { "a factor of \($0.factor)" } ?? "null",
+                families: configuration.yarn == nil ? all : HubFamily.deepSeek),
             Demand(
                 key: "norm", found: quoted(configuration.norm.rawValue),
                 families: configuration.norm == .rms ? all : []),
@@ -106,7 +129,8 @@ private struct Demand {
             Demand(
                 key: "head_width",
                 found: "\(configuration.headWidth), and \(configuration.heads) of them are not "
-                    + "'width', \(configuration.width)", families: fills ? all : [.mixtral, .qwen3MoE]),
+                    + "'width', \(configuration.width)",
+                families: fills ? all : [.mixtral, .qwen3MoE] + HubFamily.deepSeek),
         ]
     }
 
@@ -123,25 +147,35 @@ private struct Demand {
             demand("choices", moe.choices, moe.choices == first.choices ? all : []),
             demand("width", moe.width, moe.width == first.width ? all : []),
             demand("activation", quoted(moe.activation.rawValue), moe.activation == .swiglu ? all : []),
-            demand("router.scoring", quoted(moe.router.scoring.rawValue), moe.router.scoring != .sigmoid ? all : []),
+            demand("router.scoring", quoted(moe.router.scoring.rawValue), families(scoring: moe.router.scoring)),
+            demand(
+                "router.bias_rate", moe.router.biasRate,
+                moe.router.scoring != .sigmoid || moe.router.biasRate > 0 ? all : []),
             demand(
                 "router.renormalizes", renormalizes,
-                renormalizes != firstRenormalizes ? [] : renormalizes ? all : [.olmoe, .qwen3MoE]),
+                renormalizes != firstRenormalizes
+                    ? [] : all.filter { $0 != (renormalizes ? .deepseekV2 : .mixtral) }),
             demand(
                 "router.cosine", moe.router.cosine.map { "a width of \($0.width)" } ?? "none",
                 moe.router.cosine == nil ? all : []),
             demand(
-                "router.groups", moe.router.groupLimit.map { "\($0.chosen) of \($0.groups)" } ?? "none",
-                moe.router.groupLimit == nil ? all : []),
+                "router.groups",
+                moe.router.groupLimit.map { "\($0.chosen) of \($0.groups), \($0.score.rawValue)" } ?? "none",
+                moe.router.groupLimit == first.router.groupLimit ? families(groups: moe.router.groupLimit) : []),
             demand(
                 "router.annealing", moe.router.annealing.map { "\($0.steps) steps" } ?? "none",
                 moe.router.annealing == nil ? all : []),
             demand("router.nodes", moe.router.nodes.map { "\($0)" } ?? "none", moe.router.nodes == nil ? all : []),
-            demand("router.weight_scale", moe.router.weightScale, moe.router.weightScale == 1 ? all : []),
+            demand(
+                "router.weight_scale", moe.router.weightScale,
+                moe.router.weightScale == 1
+                    ? all : moe.router.weightScale == first.router.weightScale ? HubFamily.deepSeek : []),
             demand(
                 "policy.kind", moe.policy == .dropless ? "'dropless'" : "'capacity'", moe.policy == .dropless ? all : []
             ),
-            demand("shared_width", moe.sharedWidth, moe.sharedWidth == 0 ? all : []),
+            demand("shared_width", moe.sharedWidth, families(shared: moe, first: first)),
+            demand(
+                "shared_combination", "'\(moe.sharedCombination.rawValue)'", moe.sharedCombination == .sum ? all : []),
             demand(
                 "shortcut.position", moe.shortcut.map { "\($0.position.rawValue)" } ?? "none",
                 moe.shortcut == nil ? all : []),
@@ -149,6 +183,29 @@ private struct Demand {
                 "parameters_of", moe.parametersOf.map { "\($0)" } ?? "null", moe.parametersOf == nil ? all : []),
             demand("residual", moe.isResidual, moe.isResidual ? [] : all),
         ]
+    }
+
+    private static func families(scoring: RouterConfiguration.Scoring) -> [HubFamily] {
+        switch scoring {
+        case .sigmoid: [.deepseekV3]
+        case .softmaxThenTopK: HubFamily.allCases.filter { $0 != .deepseekV3 }
+        case .topKThenSoftmax: HubFamily.allCases.filter { !$0.isDeepSeek }
+        }
+    }
+
+    private static func families(groups: GroupLimit?) -> [HubFamily] {
+        guard let groups else { return HubFamily.allCases }
+        return switch groups.score {
+        case .best: [.deepseekV2]
+        case .bestTwo: [.deepseekV3]
+        case .sum: []
+        }
+    }
+
+    /// DeepSeek's shared experts are a whole number of experts, at least one.
+    private static func families(shared moe: MoEConfiguration, first: MoEConfiguration) -> [HubFamily] {
+        if moe.sharedWidth == 0 { return HubFamily.allCases.filter { !$0.isDeepSeek } }
+        return moe.sharedWidth % moe.width == 0 && moe.sharedWidth == first.sharedWidth ? HubFamily.deepSeek : []
     }
 }
 

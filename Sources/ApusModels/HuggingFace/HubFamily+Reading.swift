@@ -9,6 +9,7 @@ extension HubFamily {
     /// where `norm_topk_prob` says so; the balance loss pooled over layers, with `router_aux_loss_coef`.
     func configuration(_ fields: JSONFields) throws(ModelConfigurationError) -> ModelConfiguration {
         try refuseWhatChangesNumbers(fields)
+        if isDeepSeek { return try deepSeekConfiguration(fields) }
         let width = try fields.integer("hidden_size", from: 1)
         let heads = try fields.integer("num_attention_heads", from: 1)
         let headWidth = try fields.integer("head_dim", default: width / heads, from: 1)
@@ -33,7 +34,7 @@ extension HubFamily {
 
     var queryKeyNorm: ModelConfiguration.QueryKeyNorm {
         switch self {
-        case .mixtral: .none
+        case .mixtral, .deepseekV2, .deepseekV3: .none
         case .olmoe: .projection
         case .qwen3MoE: .head
         }
@@ -49,6 +50,7 @@ extension HubFamily {
     private func slidingWindow(_ fields: JSONFields) throws(ModelConfigurationError) -> Int? {
         switch self {
         case .mixtral: return try fields.optionalInteger("sliding_window", from: 1)
+        case .deepseekV2, .deepseekV3: return nil
         case .olmoe:
             if let window = fields.value("sliding_window") {
                 throw fields.unsupported(
@@ -67,10 +69,7 @@ extension HubFamily {
     }
 
     private func feedForward(_ fields: JSONFields) throws(ModelConfigurationError) -> [ModelConfiguration.FeedForward] {
-        let layers = try fields.integer("num_hidden_layers", from: 1)
-        if layers > ModelConfiguration.mostTensors {
-            throw fields.wrong("num_hidden_layers", .integer(layers), "at most \(ModelConfiguration.mostTensors)")
-        }
+        let layers = try layerCount(fields)
         let experts = try expertCount(fields)
         let width = try fields.integer(self == .qwen3MoE ? "moe_intermediate_size" : "intermediate_size", from: 1)
         let choices = try fields.integer("num_experts_per_tok", from: 1)
@@ -91,18 +90,27 @@ extension HubFamily {
         return isDense.map { $0 ? .dense(width: denseWidth) : .moe(moe) }
     }
 
+    func layerCount(_ fields: JSONFields) throws(ModelConfigurationError) -> Int {
+        let layers = try fields.integer("num_hidden_layers", from: 1)
+        if layers > ModelConfiguration.mostTensors {
+            throw fields.wrong("num_hidden_layers", .integer(layers), "at most \(ModelConfiguration.mostTensors)")
+        }
+        return layers
+    }
+
     /// Only Qwen3-MoE can do without experts.
     private func expertCount(_ fields: JSONFields) throws(ModelConfigurationError) -> Int {
         let least = self == .qwen3MoE ? 0 : 1
         return switch self {
         case .mixtral: try fields.integer("num_local_experts", "num_experts", from: least)
-        case .olmoe, .qwen3MoE: try fields.integer("num_experts", "num_local_experts", from: least)
+        case .olmoe, .qwen3MoE, .deepseekV2, .deepseekV3:
+            try fields.integer("num_experts", "num_local_experts", from: least)
         }
     }
 }
 
 extension HubFamily {
-    private func rotaryTheta(_ fields: JSONFields) throws(ModelConfigurationError) -> Double {
+    func rotaryTheta(_ fields: JSONFields) throws(ModelConfigurationError) -> Double {
         for key in ["rope_parameters", "rope_scaling"] where fields.value(key) != nil {
             let rope = try fields.object(key)
             for typeKey in ["rope_type", "type"] {

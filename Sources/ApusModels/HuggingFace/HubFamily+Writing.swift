@@ -40,7 +40,6 @@ extension HubFamily {
             "attention_dropout": .number(0),
             "initializer_range": .float(configuration.initialDeviation),
             "tie_word_embeddings": .bool(configuration.tiedEmbeddings),
-            "router_aux_loss_coef": .float(Self.balanceCoefficient(configuration)),
             "output_router_logits": .bool(false),
             "use_cache": .bool(true),
             "bos_token_id": .optional(tokens.beginning) { .integer($0) },
@@ -57,7 +56,12 @@ extension HubFamily {
         let renormalizes = moe.router.renormalizes || moe.router.scoring == .topKThenSoftmax
         let window: JSONValue = .optional(configuration.slidingWindow) { .integer($0) }
         var fields: [String: JSONValue] = ["num_experts_per_tok": .integer(moe.choices)]
+        if let latent = configuration.latent {
+            return fields.merging(deepSeekFields(configuration, latent)) { _, own in own }
+        }
+        fields["router_aux_loss_coef"] = .float(Self.balanceCoefficient(configuration))
         switch self {
+        case .deepseekV2, .deepseekV3: break
         case .mixtral:
             fields["intermediate_size"] = .integer(moe.width)
             fields["num_local_experts"] = .integer(moe.experts)

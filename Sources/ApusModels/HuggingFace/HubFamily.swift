@@ -6,6 +6,10 @@ public enum HubFamily: String, Sendable, CaseIterable {
     case olmoe
     /// Qwen3-MoE: mixtures and dense layers, queries and keys normalised per head.
     case qwen3MoE = "qwen3_moe"
+    /// DeepSeek-V2: latent attention, shared experts, softmax scores, perhaps of a few groups.
+    case deepseekV2 = "deepseek_v2"
+    /// DeepSeek-V3: latent attention, shared experts, sigmoid scores of a few groups, chosen with a bias.
+    case deepseekV3 = "deepseek_v3"
 
     /// The name of the family for people.
     public var title: String {
@@ -13,6 +17,8 @@ public enum HubFamily: String, Sendable, CaseIterable {
         case .mixtral: "Mixtral"
         case .olmoe: "OLMoE"
         case .qwen3MoE: "Qwen3-MoE"
+        case .deepseekV2: "DeepSeek-V2"
+        case .deepseekV3: "DeepSeek-V3"
         }
     }
 
@@ -22,6 +28,8 @@ public enum HubFamily: String, Sendable, CaseIterable {
         case .mixtral: "MixtralForCausalLM"
         case .olmoe: "OlmoeForCausalLM"
         case .qwen3MoE: "Qwen3MoeForCausalLM"
+        case .deepseekV2: "DeepseekV2ForCausalLM"
+        case .deepseekV3: "DeepseekV3ForCausalLM"
         }
     }
 
@@ -39,6 +47,7 @@ public enum HubFamily: String, Sendable, CaseIterable {
         case .mixtral: Defaults(theta: 1_000_000, epsilon: 1e-5, balance: 0.001, keyValueHeads: 8)
         case .olmoe: Defaults(theta: 10_000, epsilon: 1e-5, balance: 0.01, keyValueHeads: nil)
         case .qwen3MoE: Defaults(theta: 10_000, epsilon: 1e-6, balance: 0.001, keyValueHeads: 4)
+        case .deepseekV2, .deepseekV3: Defaults(theta: 10_000, epsilon: 1e-6, balance: 0, keyValueHeads: nil)
         }
     }
 }

@@ -28,16 +28,19 @@ public struct HubTensorMap: Sendable {
 
     /// The file's name for a tensor of Apus.
     public func hubName(_ name: String) -> String {
-        guard family == .mixtral, let mixture = MixtureName(name, infix: "mlp") else { return name }
-        return mixture.hubName(words: Self.mixtralWords)
+        guard let mixture = MixtureName(name, infix: "mlp") else { return name }
+        if family == .mixtral { return mixture.hubName(infix: "block_sparse_moe", words: Self.mixtralWords) }
+        return family?.isDeepSeek == true ? mixture.hubName(infix: "mlp", words: Self.deepSeekWords) : name
     }
 
     /// Apus' name for a tensor of the file, or `nil` for a tensor that holds several or none of the model's.
     public func name(hub hubName: String) -> String? {
-        let name =
-            family == .mixtral
-            ? MixtureName(hubName, infix: "block_sparse_moe").flatMap { $0.name(words: Self.mixtralWords) } ?? hubName
-            : hubName
+        var name = hubName
+        if family == .mixtral {
+            name = MixtureName(hubName, infix: "block_sparse_moe")?.name(words: Self.mixtralWords) ?? hubName
+        } else if family?.isDeepSeek == true {
+            name = MixtureName(hubName, infix: "mlp")?.name(words: Self.deepSeekWords) ?? hubName
+        }
         // A name that the family spells another way is no name of the family's.
         return names.contains(name) && self.hubName(name) == hubName ? name : nil
     }
@@ -47,7 +50,8 @@ public struct HubTensorMap: Sendable {
 
     /// Finds for each tensor of a file its place in the model.
     ///
-    /// Buffers of rotary frequencies, which old files hold, are passed over; nothing else may be left over.
+    /// Buffers of rotary frequencies, which old files hold, are passed over, and so is DeepSeek-V3's prediction layer
+    /// (``isOfPredictionLayer(_:)``); nothing else may be left over.
     ///
     /// - Parameter tensors: names and shapes of all tensors of the file (of all shards).
     /// - Returns: placements in the model's order; together their slices are every tensor of the model once.
@@ -55,7 +59,7 @@ public struct HubTensorMap: Sendable {
     public func placements(
         of tensors: [(name: String, shape: [Int])]
     ) throws(TensorMapError) -> [TensorPlacement] {
-        var search = PlacementSearch(tensors)
+        var search = PlacementSearch(tensors.filter { !isOfPredictionLayer($0.name) })
         var index = 0
         while index < parameters.count {
             let layer = parameters[index].layer
@@ -84,6 +88,13 @@ public struct HubTensorMap: Sendable {
     // MARK: Names
 
     private static let mixtralWords = ["gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"]
+    private static let deepSeekWords = ["shared_expert": "shared_experts"]
+
+    /// Whether a file of the family holds the tensor for something else than the model's own logits: the layer behind the
+    /// last, with which DeepSeek-V3 predicts the token after the next.
+    public func isOfPredictionLayer(_ hubName: String) -> Bool {
+        family == .deepseekV3 && hubName.hasPrefix("model.layers.\(configuration.layers).")
+    }
 
     /// Names under which a file may hold a tensor of Apus whole, the usual one first.
     private func hubNames(_ name: String) -> [String] {
@@ -136,13 +147,13 @@ private struct MixtureName {
         rest = Array(parts[4...])
     }
 
-    func hubName(words: [String: String]) -> String {
+    func hubName(infix: String, words: [String: String]) -> String {
         let renamed = rest.map { words[String($0)] ?? String($0) }
-        return "model.layers.\(layer).block_sparse_moe." + renamed.joined(separator: ".")
+        return "model.layers.\(layer).\(infix)." + renamed.joined(separator: ".")
     }
 
     func name(words: [String: String]) -> String? {
-        // A word of Apus in a file of Mixtral's is a mistake, not another spelling.
+        // A word of Apus in a file of the family's is a mistake, not another spelling.
         guard !rest.contains(where: { words[String($0)] != nil }) else { return nil }
         let back = Dictionary(uniqueKeysWithValues: words.map { ($0.value, $0.key) })
         let renamed = rest.map { back[String($0)] ?? String($0) }

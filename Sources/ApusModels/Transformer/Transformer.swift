@@ -60,9 +60,8 @@ public struct Transformer {
         let range = stages ?? StageRange(hasEmbed: true, blocks: 0..<configuration.layers, hasHead: true)
         var builder = TransformerBuilder(configuration, router: router, partition: partition)
         if case .rotary(let theta) = configuration.position, !range.blocks.isEmpty {
-            builder.rotary = try backend.rotaryTable(
-                positions: positions ?? configuration.maximumPositions, headWidth: configuration.headWidth, theta: theta
-            )
+            builder.rotary = try configuration.rotaryTable(
+                positions: positions ?? configuration.maximumPositions, theta: theta, backend)
         }
         self.configuration = configuration
         embed = range.hasEmbed ? try builder.embed() : nil

@@ -28,14 +28,14 @@ struct TransformerBuilder {
         self.partition = partition
     }
 
-    private var width: Int { configuration.width }
-    private var initial: Initializer { .normal(deviation: configuration.initialDeviation) }
+    var width: Int { configuration.width }
+    var initial: Initializer { .normal(deviation: configuration.initialDeviation) }
     /// Projections back into the residual stream begin smaller, so that its variance does not grow with depth (GPT-2).
-    private var initialOutput: Initializer {
+    var initialOutput: Initializer {
         .normal(deviation: configuration.initialDeviation / (2 * Float(max(configuration.layers, 1))).squareRoot())
     }
 
-    private mutating func declare(
+    mutating func declare(
         _ name: String, _ shape: Shape, role: ParameterRole = .dense, layer: Int? = nil, expert: Int? = nil,
         decays: Bool = true, cut: Cut = .whole, _ initializer: Initializer
     ) throws -> Parameter {
@@ -108,7 +108,8 @@ struct TransformerBuilder {
         return Norm(weight: weight, bias: bias, epsilon: configuration.normEpsilon)
     }
 
-    private mutating func attention(_ prefix: String, _ layer: Int) throws -> SelfAttention {
+    private mutating func attention(_ prefix: String, _ layer: Int) throws -> any DivisibleAttention {
+        if let latent = configuration.latent { return try latentAttention(prefix, layer, latent) }
         let head = configuration.headWidth
         let (queries, keys) = (configuration.heads, configuration.keyValueHeads)
         let heads = [("q", queries), ("k", keys), ("v", keys)]

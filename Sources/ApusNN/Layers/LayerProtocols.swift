@@ -14,6 +14,16 @@ public protocol AttentionLayer {
     func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable
 }
 
+/// Attention whose heads ranks may divide: each holds what makes some heads, and adds its part of the output.
+public protocol DivisibleAttention: AttentionLayer {
+    /// The layer's index in the model.
+    var layer: Int { get }
+    /// What the heads found to (T, D).
+    var output: Linear { get }
+    /// The same layer with another output projection.
+    func replacing(output: Linear) -> Self
+}
+
 /// Computes each token for itself: (T, D) to (T, D).
 public protocol FeedForwardLayer {
     /// (T, D) to (T, D).
@@ -58,7 +68,21 @@ extension LossLayer {
     public func enter(_ x: Variable, on tape: Tape) throws -> Variable { x }
 }
 
-extension SelfAttention: AttentionLayer {}
+extension SelfAttention: DivisibleAttention {
+    public func replacing(output: Linear) -> SelfAttention {
+        SelfAttention(
+            layer: layer, shape: shape, projection: projection, output: output, queryKeyNorm: queryKeyNorm,
+            rotary: rotary)
+    }
+}
+extension LatentAttention: DivisibleAttention {
+    public func replacing(output: Linear) -> LatentAttention {
+        LatentAttention(
+            layer: layer, shape: shape, queryCompression: queryCompression, query: query,
+            keyValueCompression: keyValueCompression, keyValueNorm: keyValueNorm, keyValue: keyValue, output: output,
+            rotary: table)
+    }
+}
 extension FeedForward: FeedForwardLayer {}
 extension Embedding: EmbeddingLayer {}
 extension LanguageModelLoss: LossLayer {}

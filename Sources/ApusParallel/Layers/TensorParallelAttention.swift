@@ -5,18 +5,17 @@ import ApusTensor
 // Shape letters: T tokens, D model width, Hq query heads, Hk key heads, N tensor-parallel ranks.
 
 /// Attention with the heads divided over the ranks: each has Hq / N query and Hk / N key heads, the rows of the three
-/// projections that make them, and the columns of the output projection that read them.
+/// projections that make them, and the columns of the output projection that read them. What compresses for all heads
+/// (``LatentAttention``) every rank computes, and has its heads' part of the gradient.
 public struct TensorParallelAttention: AttentionLayer {
-    private let local: SelfAttention
+    private let local: any DivisibleAttention
     private let outputBias: (any Weight)?
     private let boundary: any TokenBoundary
 
     /// Divided attention of which `local` has this rank's heads, and the whole output bias.
-    public init(_ local: SelfAttention, boundary: any TokenBoundary) {
+    public init(_ local: any DivisibleAttention, boundary: any TokenBoundary) {
         // Every rank would add the bias to its part of the sum.
-        self.local = SelfAttention(
-            layer: local.layer, shape: local.shape, projection: local.projection,
-            output: Linear(weight: local.output.weight), queryKeyNorm: local.queryKeyNorm, rotary: local.rotary)
+        self.local = local.replacing(output: Linear(weight: local.output.weight))
         outputBias = local.output.bias
         self.boundary = boundary
     }

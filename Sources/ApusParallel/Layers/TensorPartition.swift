@@ -117,7 +117,7 @@ public struct TensorPartition: Partition {
         group.size > 1 ? TensorParallelNorm(group: group, layer: layer) : nil
     }
 
-    public func attention(_ local: SelfAttention) -> any AttentionLayer {
+    public func attention(_ local: any DivisibleAttention) -> any AttentionLayer {
         guard group.size > 1 else { return local }
         return TensorParallelAttention(local, boundary: boundary(local.layer))
     }

@@ -18,10 +18,12 @@ struct ModelReader {
         let layers = section.integer("layers", 1...Self.mostLayers, default: base?.layers, example: 4)
         let width = section.integer("width", 1...Self.widest, default: base?.width, example: 256)
         let heads = section.integer("heads", 1...4096, default: base?.heads, example: 4)
+        let latentReader = LatentReader(section: section, base: base)
+        let latent = latentReader.latent()
         let keyValueHeads = section.integer(
-            "key_value_heads", 1...4096, default: base?.keyValueHeads ?? heads, example: heads)
+            "key_value_heads", 1...4096, default: latent == nil ? base?.keyValueHeads ?? heads : heads, example: heads)
         let position = self.position(base?.position)
-        let headWidth = self.headWidth(base: base, width: width, heads: heads, position: position)
+        let headWidth = self.headWidth(base: base, width: width, heads: heads, latent: latent, position: position)
         checkHeads(heads, keyValueHeads)
         let maximumPositions = section.integer(
             "maximum_positions", 1...Self.longest, default: base?.maximumPositions ?? data.sequenceLength, example: 2048
@@ -32,7 +34,7 @@ struct ModelReader {
             "use at least \(data.sequenceLength), or lower data.sequence_length")
         let activation = section.choice("activation", default: base?.activation ?? .swiglu)
         let feedForward = FeedForwardReader(model: section, base: base, layers: layers, activation: activation).layers()
-        return ModelConfiguration(
+        let model = ModelConfiguration(
             vocabulary: vocabulary(base), width: width, heads: heads, keyValueHeads: keyValueHeads,
             headWidth: headWidth,
             maximumPositions: maximumPositions, norm: section.choice("norm", default: base?.norm ?? .rms),
@@ -48,7 +50,10 @@ struct ModelReader {
             initialDeviation: section.real(
                 "initial_deviation", .positive, default: base?.initialDeviation ?? 0.02, example: 0.02),
             initialScale: section.optionalReal(
-                "initial_scale", .positiveFloat, default: base?.initialScale, example: 0.1))
+                "initial_scale", .positiveFloat, default: base?.initialScale, example: 0.1), latent: latent,
+            yarn: latentReader.yarn(section.section("position"), latent: latent))
+        latentReader.check(model)
+        return model
     }
 
     private func preset() -> ModelConfiguration? {
@@ -87,6 +92,9 @@ struct ModelReader {
             if position.value("theta") != nil {
                 position.flaw("theta", "has no meaning with kind learned", "remove it, or use kind rotary")
             }
+            if position.value("yarn") != nil {
+                position.flaw("yarn", "has no meaning with kind learned", "remove it, or use kind rotary")
+            }
             return .learned
         case .rotary:
             return .rotary(theta: position.real("theta", .positive, default: theta ?? 10_000, example: 10_000))
@@ -94,8 +102,14 @@ struct ModelReader {
     }
 
     private func headWidth(
-        base: ModelConfiguration?, width: Int, heads: Int, position: ModelConfiguration.Position
+        base: ModelConfiguration?, width: Int, heads: Int, latent: LatentConfiguration?,
+        position: ModelConfiguration.Position
     ) -> Int {
+        if let latent {
+            return section.integer(
+                "head_width", 1...ModelConfiguration.largestHeadWidth, default: latent.keyWidth,
+                example: latent.keyWidth)
+        }
         let isInherited = section.value("width") == nil && section.value("heads") == nil
         let isGiven = section.value("head_width") != nil
         let inherited = isInherited ? base?.headWidth : nil

@@ -14,11 +14,18 @@ public enum RecipeKeys {
                 "preset", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
                 "maximum_positions",
                 "norm", "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip",
-                "sliding_window", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation",
+                "sliding_window", "latent", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation",
                 "initial_scale", "experts",
             ]
         ),
-        ("model.position", ["kind", "theta"]),
+        ("model.position", ["kind", "theta", "yarn"]),
+        (
+            "model.position.yarn", ["factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all"]
+        ),
+        (
+            "model.latent",
+            ["query_rank", "key_value_rank", "plain_width", "rotary_width", "value_width", "pairing"]
+        ),
         (
             "model.experts",
             [

@@ -103,12 +103,14 @@ extension Recipe {
             case .rotary(let theta):
                 writer.key("kind", PositionKind.rotary.rawValue)
                 writer.key("theta", "\(theta)")
+                if let yarn = model.yarn { writer.yarn(yarn) }
             }
         }
         writer.key("query_key_norm", model.queryKeyNorm.rawValue)
         writer.key("attention_bias", "\(model.attentionBias)")
         if let clip = model.attentionClip { writer.key("attention_clip", "\(clip)") }
         if let window = model.slidingWindow { writer.key("sliding_window", "\(window)") }
+        if let latent = model.latent { writer.latent(latent) }
         writer.key("activation", model.activation.rawValue)
         let dense = model.feedForward.lazy.compactMap { if case .dense(let width) = $0 { width } else { nil } }.first
         if let dense { writer.key("feed_forward_width", "\(dense)") }

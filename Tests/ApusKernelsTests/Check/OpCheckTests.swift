@@ -79,7 +79,14 @@ import Testing
         (.crossEntropy, 1, ["cross-entropy", "cross-entropy backward"]), (.addColumnSums, 0, ["column sums"]),
         (.divergence, 1, ["divergence", "distillation backward"]),
         (.adamW, 2, ["adamw", "adamw, all bf16", "adamw of several buffers", "adamw held back"]),
-        (.moveSelectionBias, 0, ["selection bias"]), (.rotate, 0, ["rotary", "rotary backward"]),
+        (.moveSelectionBias, 0, ["selection bias"]),
+        (
+            .rotate, 0,
+            [
+                "rotary", "rotary backward", "rotary of neighbours", "rotary of neighbours backward",
+                "rotary of one head for all",
+            ]
+        ),
     ])
     func `name the op that is wrong`(op: Op, index: Int, names: [String]) throws {
         #expect(try failures(Output(op: op, index: index), .oneElement) == Set(names))

@@ -8,7 +8,7 @@ import Testing
 
 /// Models written by Hugging Face's own code (`Tools/oracles/tiny_models.py`), read through the importer.
 @Suite struct GoldenModelTests {
-    static let families = ["mixtral", "olmoe", "qwen3_moe"]
+    static let families = ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"]
 
     @Test(arguments: families, ["plain", "masked"])
     func `logits, loss and every gradient are those of transformers`(_ family: String, _ kind: String) throws {
@@ -27,19 +27,41 @@ import Testing
             tokens: batch.tokens, targets: batch.targets, scale: batch.scale, batch.context(on: tape))
         let languageModel = try golden.floats("\(kind).lm_loss")[0]
         #expect(abs(result.loss.tensor.floats()[0] - languageModel) < 1e-5 * languageModel)
-        let balance = try golden.floats("\(kind).balance_loss")[0]
-        let pooled = try #require(result.pooledBalance).floats()[0]
-        #expect(abs(pooled - balance) < 1e-5 * balance)
+        // DeepSeek's models have no balance loss in transformers.
+        #expect((result.pooledBalance == nil) == family.hasPrefix("deepseek"))
+        if let pooled = result.pooledBalance?.floats()[0] {
+            let balance = try golden.floats("\(kind).balance_loss")[0]
+            #expect(abs(pooled - balance) < 1e-5 * balance)
+        }
 
         try tape.backward()
         let map = HubTensorMap(
             family: try ModelFolder(golden.folder).configuration.family, configuration: model.configuration)
-        for parameter in model.store.parameters {
+        for parameter in model.store.parameters where !parameter.name.hasSuffix("e_score_correction_bias") {
+            // (The bias enters the choice alone and has no gradient.)
             let wanted = try golden.floats("\(kind).grad.\(map.hubName(parameter.name))")
             let gradient = try #require(try parameter.gradient())
             let error = relativeError(gradient.floats(), wanted)
             #expect(error < 1e-4, "\(parameter.name): \(error)")
         }
+    }
+}
+
+extension GoldenModelTests {
+    /// The same weights with the rotary elements paired by halves.
+    @Test func `DeepSeek-V3 without interleaved pairs`() throws {
+        let golden = try Golden("deepseek_v3")
+        let backend = CPUBackend()
+        let text = try #require(textFile("\(golden.folder)/config.halves.json"))
+        let configuration = try CheckpointConfiguration(json: text).configuration
+        #expect(configuration.latent?.pairing == .halves)
+        let model = try Transformer(configuration, backend: backend, precision: .f32, isTrained: false)
+        try ModelFolder(golden.folder).loadWeights(into: model.store, backend: backend)
+        let batch = try GoldenBatch(golden, "halves", backend)
+        let logits = try model.logits(
+            tokens: batch.tokens, batch.context(on: Tape(backend: backend, isRecording: false)))
+        #expect(relativeError(batch.select(logits.floats()), batch.select(try golden.floats("halves.logits"))) < 1e-5)
+        #expect(relativeError(batch.select(logits.floats()), batch.select(try golden.floats("plain.logits"))) > 1e-2)
     }
 }
 

@@ -36,6 +36,40 @@ import Testing
         #expect(try ModelConfiguration(json: learned.json()) == learned)
     }
 
+    @Test func `latent attention and stretched positions survive, and what cannot be is refused`() throws {
+        var model = ModelConfiguration(
+            vocabulary: 11, width: 12, heads: 2, maximumPositions: 64, feedForward: [.dense(width: 8)],
+            latent: LatentConfiguration(
+                queryRank: 7, keyValueRank: 5, plainWidth: 3, rotaryWidth: 4, valueWidth: 6, pairing: .halves),
+            yarn: YarnConfiguration(
+                factor: 4, originalPositions: 16, betaFast: 30, betaSlow: 2, mscale: 0.7, mscaleAll: 0.8))
+        #expect(model.headWidth == 7)
+        #expect(try ModelConfiguration(json: model.json()) == model)
+        for key in ["latent", "yarn"] { #expect(!Self.unusual.json().contains("\"\(key)\"")) }
+        typealias Change = (inout ModelConfiguration) -> Void
+        let changes: [(String, Change)] = [
+            ("latent.rotary_width", { $0.latent?.rotaryWidth = 3 }),
+            ("latent.value_width", { $0.latent?.valueWidth = 257 }),
+            ("latent.key_value_rank", { $0.latent?.keyValueRank = 0 }), ("head_width", { $0.headWidth = 8 }),
+            ("key_value_heads", { $0.keyValueHeads = 1 }), ("position.kind", { $0.position = .learned }),
+            ("query_key_norm", { $0.queryKeyNorm = .head }), ("attention_bias", { $0.attentionBias = true }),
+            ("attention_clip", { $0.attentionClip = 3 }), ("yarn.factor", { $0.yarn?.factor = 0.5 }),
+            ("yarn.beta_fast", { $0.yarn?.betaFast = 1 }), ("position.theta", { $0.position = .rotary(theta: 1) }),
+            ("yarn", { ($0.latent, $0.headWidth) = (nil, 8) }),
+        ]
+        for (key, change) in changes {
+            var other = model
+            change(&other)
+            let error = #expect(throws: ModelConfigurationError.self) { try other.checkSizes() }
+            guard case .impossible(key, _, _)? = error else {
+                Issue.record("\(key): \(String(describing: error))")
+                continue
+            }
+        }
+        model.latent?.queryRank = nil
+        #expect(try ModelConfiguration(json: model.json()) == model)
+    }
+
     /// Fields that came later are left out where there is none of them; each survives where there is.
     @Test func `later fields survive, and older files are read`() throws {
         var model = Self.unusual
@@ -176,11 +210,11 @@ import Testing
 
     @Test func `an unknown architecture names the known ones`() {
         let error = #expect(throws: ModelConfigurationError.self) {
-            try CheckpointConfiguration(json: #"{"model_type": "deepseek_v3"}"#, path: "m/config.json")
+            try CheckpointConfiguration(json: #"{"model_type": "gpt_oss"}"#, path: "m/config.json")
         }
         #expect(
             error.map(String.init(describing:))
-                == "'m/config.json': a model of type 'deepseek_v3' is not supported; supported are 'apus', 'mixtral', "
-                + "'olmoe', 'qwen3_moe'")
+                == "'m/config.json': a model of type 'gpt_oss' is not supported; supported are 'apus', 'mixtral', "
+                + "'olmoe', 'qwen3_moe', 'deepseek_v2', 'deepseek_v3'")
     }
 }

@@ -13,6 +13,7 @@ import Testing
 
     @Test(arguments: [
         ("mixtral", HubFamily.mixtral), ("mixtral_fused", .mixtral), ("olmoe", .olmoe), ("qwen3_moe", .qwen3MoE),
+        ("deepseek_v2", .deepseekV2), ("deepseek_v3", .deepseekV3),
     ])
     func `every tensor has its place`(folder: String, family: HubFamily) throws {
         let stored = try CheckpointConfiguration(json: Self.text("\(folder)/config.json"), path: folder)
@@ -33,7 +34,7 @@ import Testing
         #expect(try CheckpointConfiguration(json: written) == stored)
     }
 
-    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe"])
+    @Test(arguments: ["mixtral", "olmoe", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
     func `both spellings say the same`(folder: String) throws {
         #expect(
             try CheckpointConfiguration(json: Self.text("\(folder)/config.v4.json"))

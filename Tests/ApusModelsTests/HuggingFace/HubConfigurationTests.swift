@@ -8,7 +8,8 @@ import Testing
 @Suite struct HubConfigurationTests {
     @Test(arguments: [
         ("mixtral-8x7b", Fixture.mixtral, HubFamily.mixtral), ("olmoe-1b-7b", Fixture.olmoe, .olmoe),
-        ("qwen3-30b-a3b", Fixture.qwen3, .qwen3MoE),
+        ("qwen3-30b-a3b", Fixture.qwen3, .qwen3MoE), ("deepseek-v3", .deepseekV3, .deepseekV3),
+        ("deepseek-v2", .deepseekV2, .deepseekV2), ("deepseek-v2-lite", .deepseekV2Lite, .deepseekV2),
     ])
     func `public configurations are the presets`(name: String, fixture: Fixture, family: HubFamily) throws {
         let stored = try CheckpointConfiguration(json: fixture.text)
@@ -123,6 +124,26 @@ import Testing
         ),
         (Fixture.qwen3, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 0", "'decoder_sparse_step' is 0"),
         (Fixture.qwen3, "\"eos_token_id\": 151645", "\"eos_token_id\": \"x\"", "'eos_token_id' is 'x'"),
+        (Fixture.deepseekV3, "\"noaux_tc\"", "\"greedy\"", "'topk_method' is 'greedy'"),
+        (Fixture.deepseekV3, "\"sigmoid\"", "\"softmax\"", "'scoring_func' is 'softmax'"),
+        (Fixture.deepseekV3, "\"moe_layer_freq\": 1", "\"moe_layer_freq\": 2", "'moe_layer_freq' is 2"),
+        (Fixture.deepseekV3, "\"attention_bias\": false", "\"attention_bias\": true", "'attention_bias' is true"),
+        (
+            Fixture.deepseekV3, "\"num_key_value_heads\": 128", "\"num_key_value_heads\": 8",
+            "'num_key_value_heads' is 8"
+        ),
+        (Fixture.deepseekV3, "\"n_shared_experts\": 1", "\"n_shared_experts\": 0", "'n_shared_experts' is 0"),
+        (Fixture.deepseekV3, "\"type\": \"yarn\"", "\"type\": \"dynamic\"", "'rope_scaling.type' is 'dynamic'"),
+        (
+            Fixture.deepseekV3, "\"type\": \"yarn\"", "\"type\": \"yarn\", \"attention_factor\": 2.0",
+            "'rope_scaling.attention_factor' is 2.0"
+        ),
+        (
+            Fixture.deepseekV3, "\"type\": \"yarn\"", "\"type\": \"yarn\", \"rope_theta\": 5.0",
+            "'rope_theta' is 10000.0; it must be the same as 'rope_scaling.rope_theta', 5.0"
+        ),
+        (Fixture.deepseekV2, "\"norm_topk_prob\": false", "\"norm_topk_prob\": true", "'norm_topk_prob' is true"),
+        (Fixture.deepseekV2, "\"group_limited_greedy\"", "\"noaux_tc\"", "'topk_method' is 'noaux_tc'"),
     ])
     func `what Apus does not compute is refused by name`(fixture: Fixture, good: String, bad: String, message: String) {
         let text = fixture.text
@@ -133,7 +154,9 @@ import Testing
         #expect(error.map(String.init(describing:))?.contains(message) == true, "\(String(describing: error))")
     }
 
-    @Test(arguments: [Fixture.mixtral, .olmoe, .qwen3, .smallQwen3])
+    @Test(arguments: [
+        Fixture.mixtral, .olmoe, .qwen3, .smallQwen3, .deepseekV3, .deepseekV2, .deepseekV2Lite,
+    ])
     func `what is written reads back`(fixture: Fixture) throws {
         let stored = try CheckpointConfiguration(json: fixture.text)
         let family = try #require(stored.family)

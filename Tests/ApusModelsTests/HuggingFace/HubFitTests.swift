@@ -79,15 +79,14 @@ import Testing
             ("norm", { model, _ in model.norm = .layer }),
             ("position", { model, _ in model.position = .learned }),
             ("feed_forward[0].activation", { _, moe in moe.activation = .gelu }),
-            ("feed_forward[0].router.scoring", { _, moe in moe.router.scoring = .sigmoid }),
-            ("feed_forward[0].router.weight_scale", { _, moe in moe.router.weightScale = 2 }),
             (
                 "feed_forward[0].policy.kind",
                 { _, moe in moe.policy = .capacity(factor: 1, minimum: 4, order: .position) }
             ),
             ("feed_forward[0].router.cosine", { _, moe in moe.router.cosine = CosineConfiguration(width: 8) }),
             (
-                "feed_forward[0].router.groups", { _, moe in moe.router.groupLimit = GroupLimit(groups: 1, chosen: 1) }
+                "feed_forward[0].router.groups",
+                { _, moe in moe.router.groupLimit = GroupLimit(groups: 1, chosen: 1, score: .sum) }
             ),
             ("feed_forward[0].router.nodes", { _, moe in (moe.losses.scope, moe.router.nodes) = (.layer, 1) }),
             (
@@ -109,6 +108,66 @@ import Testing
             }
             #expect(named == key)
         }
+    }
+
+    /// A DeepSeek-V3 of three layers, or a V2.
+    static func deepSeek(
+        _ family: HubFamily, _ change: (inout ModelConfiguration, inout MoEConfiguration) -> Void = { _, _ in }
+    ) -> ModelConfiguration {
+        let isV3 = family == .deepseekV3
+        var moe = MoEConfiguration(
+            experts: 8, choices: 2, width: 6,
+            router: RouterConfiguration(
+                scoring: isV3 ? .sigmoid : .softmaxThenTopK, renormalizes: isV3, weightScale: 1.5,
+                biasRate: isV3 ? 0.001 : 0,
+                groupLimit: GroupLimit(groups: 4, chosen: 2, score: isV3 ? .bestTwo : .best)),
+            losses: RouterLosses(balance: 0.01), sharedWidth: 12)
+        var model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, maximumPositions: 32, feedForward: [],
+            latent: LatentConfiguration(
+                queryRank: isV3 ? 6 : nil, keyValueRank: 5, plainWidth: 3, rotaryWidth: 4, valueWidth: 6),
+            yarn: isV3 ? YarnConfiguration(factor: 2, originalPositions: 16, mscale: 0.7, mscaleAll: 0.7) : nil)
+        change(&model, &moe)
+        if model.feedForward.isEmpty { model.feedForward = [.dense(width: 9), .moe(moe), .moe(moe)] }
+        return model
+    }
+
+    @Test(arguments: [HubFamily.deepseekV2, .deepseekV3])
+    func `DeepSeek models are their family's and no other's, and come back`(family: HubFamily) throws {
+        let model = Self.deepSeek(family)
+        #expect(HubFamily.allCases.filter { $0.canExpress(model) } == [family])
+        #expect(try CheckpointConfiguration(json: family.json(model, dtype: .f32)).configuration == model)
+        #expect(family.leftBehind(model) == [])
+        let unlimited = Self.deepSeek(family) { _, moe in moe.router.groupLimit = nil }
+        #expect(try CheckpointConfiguration(json: family.json(unlimited, dtype: .f32)).configuration == unlimited)
+    }
+
+    @Test func `what DeepSeek's files cannot say is named`() {
+        typealias Change = (inout ModelConfiguration, inout MoEConfiguration) -> Void
+        let changes: [(HubFamily, String, Change)] = [
+            (.deepseekV2, "latent", { model, _ in (model.latent, model.headWidth) = (nil, 4) }),
+            (.deepseekV2, "latent.pairing", { model, _ in model.latent?.pairing = .halves }),
+            (.deepseekV2, "feed_forward[1].router.renormalizes", { _, moe in moe.router.renormalizes = true }),
+            (.deepseekV2, "feed_forward[1].router.groups", { _, moe in moe.router.groupLimit?.score = .bestTwo }),
+            (.deepseekV3, "feed_forward[1].router.bias_rate", { _, moe in moe.router.biasRate = 0 }),
+            (.deepseekV3, "feed_forward[1].shared_width", { _, moe in moe.sharedWidth = 0 }),
+            (.deepseekV3, "feed_forward[1].shared_width", { _, moe in moe.sharedWidth = 9 }),
+            (.deepseekV3, "sliding_window", { model, _ in model.slidingWindow = 8 }),
+            (.deepseekV3, "feed_forward[1].kind", { model, moe in model.feedForward = [.moe(moe), .dense(width: 9)] }),
+        ]
+        for (family, key, change) in changes {
+            let error = #expect(throws: ModelConfigurationError.self) {
+                try family.check(Self.deepSeek(family, change))
+            }
+            guard case .notExpressible(family, key, _, _)? = error else {
+                Issue.record("\(key): \(String(describing: error))")
+                continue
+            }
+        }
+        #expect(
+            HubFamily.deepseekV3.canExpress(Self.deepSeek(.deepseekV3) { model, _ in model.latent?.pairing = .halves }))
+        let other = Self.deepSeek(.deepseekV3) { _, moe in (moe.router.biasRate, moe.losses.scope) = (0.01, .pooled) }
+        #expect(HubFamily.deepseekV3.leftBehind(other) == ["losses.balance", "router.bias_rate"])
     }
 
     @Test func `the error names who could`() {

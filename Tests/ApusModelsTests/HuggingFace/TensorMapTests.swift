@@ -101,6 +101,39 @@ import Testing
         }
     }
 
+    @Test(arguments: [HubFamily.deepseekV2, .deepseekV3])
+    func `DeepSeek's shared experts have a name of their own, and its prediction layer no place`(
+        family: HubFamily
+    ) throws {
+        let model = HubFitTests.deepSeek(family)
+        let map = HubTensorMap(family: family, configuration: model)
+        let shared = "model.layers.1.mlp.shared_expert.up_proj.weight"
+        let hub = "model.layers.1.mlp.shared_experts.up_proj.weight"
+        #expect(map.hubName(shared) == hub && map.name(hub: hub) == shared && map.name(hub: shared) == nil)
+        for parameter in model.parameterInventory() {
+            #expect(map.name(hub: map.hubName(parameter.name)) == parameter.name)
+        }
+        let file = map.written.map { (name: $0.hubName, shape: $0.hubShape) }
+        #expect(try map.placements(of: file) == map.written)
+        // Experts fused as transformers 5 has them in memory.
+        var fused = file.filter { !$0.name.contains("layers.2.mlp.experts.") }
+        fused.append(("model.layers.2.mlp.experts.gate_up_proj", [8, 12, 16]))
+        fused.append(("model.layers.2.mlp.experts.down_proj", [8, 16, 6]))
+        #expect(try map.placements(of: fused).flatMap(\.slices).count == map.written.count)
+
+        let further =
+            file + [("model.layers.3.eh_proj.weight", [16, 32]), ("model.layers.3.embed_tokens.weight", [1])]
+        if family == .deepseekV3 {
+            #expect(try map.placements(of: further) == map.written)
+            #expect(further.map(\.name).filter(map.isOfPredictionLayer).count == 2)
+            #expect(throws: TensorMapError(problems: [.leftOver(name: "model.layers.4.norm.weight", shape: [1])])) {
+                try map.placements(of: further + [("model.layers.4.norm.weight", [1])])
+            }
+        } else {
+            #expect(throws: TensorMapError.self) { try map.placements(of: further) }
+        }
+    }
+
     @Test func `rotary buffers alone may be left over`() throws {
         let map = Self.map(.olmoe)
         let buffers = [("model.layers.0.self_attn.rotary_emb.inv_freq", [2]), ("model.rotary_emb.inv_freq", [2])]

@@ -54,6 +54,17 @@ struct DividedCase: Sendable, CustomTestStringConvertible {
             (padded.losses.scope, sparse.losses.scope) = (.pooled, .pooled)
             model.feedForward = [.moe(padded), .moe(sparse)]
         },
+        DividedCase("latent attention, compressed queries, narrow values") { model in
+            model.keyValueHeads = 8
+            model.latent = LatentConfiguration(
+                queryRank: 10, keyValueRank: 9, plainWidth: 4, rotaryWidth: 4, valueWidth: 6)
+            model.headWidth = 8
+        },
+        DividedCase("latent attention, queries straight, wide values") { model in
+            model.keyValueHeads = 8
+            model.latent = LatentConfiguration(keyValueRank: 9, plainWidth: 2, rotaryWidth: 4, valueWidth: 9)
+            model.headWidth = 6
+        },
     ]
 }
 

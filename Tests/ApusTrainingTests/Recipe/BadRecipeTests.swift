@@ -86,6 +86,35 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
             "batch: 8", "batch: 8\n  start: models/a\ndistillation: {teacher: t, start: teacher}",
             "training.start has no meaning with distillation.start teacher", "keep one of them"),
         BadRecipe("steps: 100", "steps: 100\n  start: [a]", "training.start is a list", "the folder of a model"),
+        // Latent attention.
+        BadRecipe(
+            "  key_value_heads: 2",
+            "  key_value_heads: 2\n  latent: {key_value_rank: 8, plain_width: 8, rotary_width: 4}",
+            "model.key_value_heads is 2", "a key and a value for each head", "use 4"),
+        BadRecipe(
+            "  key_value_heads: 2", "  latent: {key_value_rank: 8, plain_width: 8, rotary_width: 5}",
+            "model.latent.rotary_width is 5, an odd number", "nearest that works is 6"),
+        BadRecipe(
+            "  key_value_heads: 2", "  latent: {key_value_rank: 8, plain_width: 250, rotary_width: 8}",
+            "make heads 258 wide", "at most 248"),
+        BadRecipe(
+            "  key_value_heads: 2",
+            "  head_width: 16\n  latent: {key_value_rank: 8, plain_width: 8, rotary_width: 4}",
+            "model.head_width is 16", "use 12, or leave it out"),
+        BadRecipe(
+            "  key_value_heads: 2",
+            "  query_key_norm: head\n  latent: {key_value_rank: 8, plain_width: 8, rotary_width: 4}",
+            "model.query_key_norm is head", "use none"),
+        BadRecipe(
+            "  key_value_heads: 2",
+            "  position: {kind: learned}\n  latent: {key_value_rank: 8, plain_width: 8, rotary_width: 4}",
+            "model.position is learned", "use kind: rotary"),
+        BadRecipe(
+            "  key_value_heads: 2", "  latent: {plain_width: 8, rotary_width: 4}",
+            "model.latent.key_value_rank is missing"),
+        BadRecipe(
+            "  key_value_heads: 2", "  position: {yarn: {factor: 4, original_positions: 16}}",
+            "model.position.yarn is for latent attention", "set model.latent"),
         // Types.
         BadRecipe(
             "steps: 100", "steps: many",

@@ -217,6 +217,31 @@ struct RecipeReadingTests {
         #expect(dual.count == 2 && dual[1].parametersOf == 1)
     }
 
+    @Test("latent attention is read with its defaults, written, and taken away")
+    func latent() throws {
+        let yaml = Fixture.good.replacing(
+            "  key_value_heads: 2\n",
+            with:
+                "  latent: {key_value_rank: 24, plain_width: 12, rotary_width: 6}\n  position: {yarn: {factor: 4, original_positions: 32}}\n"
+        )
+        let recipe = try Recipe(yaml: yaml)
+        #expect(
+            recipe.model.latent
+                == LatentConfiguration(keyValueRank: 24, plainWidth: 12, rotaryWidth: 6, valueWidth: 12))
+        #expect(recipe.model.yarn == YarnConfiguration(factor: 4, originalPositions: 32))
+        #expect(recipe.model.headWidth == 18 && recipe.model.keyValueHeads == 4)
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        let compressed = try Recipe(
+            yaml: yaml, overrides: ["model.latent.query_rank=20", "model.latent.pairing=halves"])
+        #expect(compressed.model.latent?.queryRank == 20 && compressed.model.latent?.pairing == .halves)
+        #expect(try Recipe(yaml: compressed.resolvedYAML()) == compressed)
+        let plain = try Recipe(yaml: yaml, overrides: ["model.latent=null", "model.position.yarn=null"])
+        #expect(plain.model.latent == nil && plain.model.yarn == nil && plain.model.headWidth == 16)
+        let shipped = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("deepseek.yaml").path).model
+        #expect(shipped.latent?.queryRank == 96 && shipped.feedForward[0] == .dense(width: 384))
+        #expect(HubFamily.deepseekV3.canExpress(shipped))
+    }
+
     @Test("no experts is a dense model, and an override can make one")
     func dense() throws {
         let yaml = Fixture.good.replacing("  feed_forward_width: 128\n", with: "")
