@@ -152,6 +152,7 @@ import Testing
             (.deepseekV3, "feed_forward[1].router.bias_rate", { _, moe in moe.router.biasRate = 0 }),
             (.deepseekV3, "feed_forward[1].shared_width", { _, moe in moe.sharedWidth = 0 }),
             (.deepseekV3, "feed_forward[1].shared_width", { _, moe in moe.sharedWidth = 9 }),
+            (.deepseekV3, "feed_forward[1].shared_combination", { _, moe in moe.sharedCombination = .gate }),
             (.deepseekV3, "sliding_window", { model, _ in model.slidingWindow = 8 }),
             (.deepseekV3, "feed_forward[1].kind", { model, moe in model.feedForward = [.moe(moe), .dense(width: 9)] }),
         ]
