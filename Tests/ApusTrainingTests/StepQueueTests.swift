@@ -1,3 +1,4 @@
+import ApusTensor
 import Testing
 
 @testable import ApusTraining
@@ -77,6 +78,25 @@ import Testing
             #expect(try take(&queue, isShown: true) == [step])
         }
         #expect(device.waits.isEmpty)
+    }
+
+    @Test(arguments: [0, 1, 5])
+    func `ranks look at the same steps at the same points, however far their devices are`(lead: Int) throws {
+        var queue = StepQueue<Work>(ranks: 2, device: .cuda(0))
+        for step in 1...20 {
+            // Up to the newest one, up to one before, or none without a wait.
+            device.done = max(device.done, step - lead)
+            #expect(try take(&queue, isShown: step % 4 == 0) == (step > 2 ? [step - 2] : []))
+        }
+        #expect(device.waits.isEmpty == (lead < 3))
+        try queue.drain()
+        #expect(steps(&queue) == [19, 20])
+    }
+
+    @Test func `one rank, and ranks on processors, take what is there`() {
+        #expect(StepQueue<Work>(ranks: 2, device: .cuda(1)).isCommon)
+        #expect(!StepQueue<Work>(ranks: 1, device: .cuda(0)).isCommon)
+        #expect(!StepQueue<Work>(ranks: 4, device: .cpu).isCommon)
     }
 
     @Test func `a failure of the device ends the steps that wait for it`() throws {

@@ -33,7 +33,7 @@ public final class TrainingRun {
     /// Steps whose result was seen. Those in ``steps`` come after them.
     private var taken = 0
     /// Steps that the device was given and that were not looked at yet.
-    var steps = StepQueue<EnqueuedStep>()
+    var steps: StepQueue<EnqueuedStep>
     /// On the first rank, which tells of all.
     private var log: RunLog?
     /// On the others.
@@ -70,6 +70,7 @@ public final class TrainingRun {
         self.folder = folder
         self.backend = backend
         ranks = try RunRanks(recipe, world)
+        steps = StepQueue(ranks: world.size, device: backend.stream.device)
         progress = ProgressLine(steps: recipe.training.steps, every: recipe.output.logEvery)
         checkpoints = CheckpointFolder(run: folder, keep: recipe.output.keep)
         if ranks.isFirst { lock = try RunLock.ifThere(folder) }
