@@ -124,8 +124,8 @@ public struct CollectiveCall: Sendable, Equatable, CustomStringConvertible {
     public let operation: OperationSignature
     /// The model's layer that asked, if it said so.
     public let layer: Int?
-    /// When the call was made.
-    public let time: ContinuousClock.Instant
+    /// When the call was made; of one that a device carries out behind other work, when the device came to it.
+    public internal(set) var time: ContinuousClock.Instant
 
     /// For messages: `all-to-all of 64 f32, call 12 on expert.0, layer 3`.
     public var description: String {

@@ -30,6 +30,10 @@ public final class CountingCollective: Collective {
         let call = ledger.note(operation, on: name, layer: layer)
         let start = HostClock.nanoseconds
         let event = try base.start(operation, after: stream, layer: layer)
+        if let work = event.work as? any TimedWork {
+            ledger.note(call, timedBy: work)
+            return event
+        }
         let returned = HostClock.nanoseconds
         event.observe { [ledger] completion in
             let end = completion.time

@@ -1,11 +1,14 @@
 import ApusCollectives
 import ApusKernels
+import ApusNN
 import ApusTensor
 import CApusDrivers
+import Glibc
 import Synchronization
 import Testing
 
 @testable import ApusCUDA
+@testable import ApusParallel
 
 extension CUDATests {
     /// Ranks that do not come, and an NCCL that is missing, too old, or fails.
@@ -58,9 +61,15 @@ extension CUDATests {
             let (backend, host, gpus) = try rank(timeout: .milliseconds(300))
             let x = try backend.empty(Shape(8), .f32)
             FakeDriver.state.withLock { $0.holdsEvents = true }
+            let sum = try gpus.startAllReduce(x, into: x, layer: 3)
+            // The stream computes for longer than an exchange may take, and then comes to this one.
+            usleep(600_000)
+            #expect(gpus.world.failure == nil)
+            FakeDriver.finishEvents(besides: 1)
             let begin = ContinuousClock.now
-            let words = reason { try gpus.allReduce(x, into: x, layer: 3) }
-            #expect(begin.duration(to: .now) < .seconds(10))
+            let words = reason { try sum.ready?.wait() }
+            let waited = begin.duration(to: .now)
+            #expect(waited > .milliseconds(250) && waited < .seconds(10))
             #expect(
                 words?.hasPrefix(
                     "time-out: rank 0 waited 0.3 seconds in all-reduce (sum) of 8 f32, call 1 on world (NCCL), layer 3")
@@ -115,6 +124,37 @@ extension CUDATests {
             #expect(host.takeCalls() == ["abort: rank 1 is gone"])
             #expect(FakeNCCL.hasSeen("abort"))
             #expect(FakeNCCL.takeCalls() == ["all_reduce 8 of 7 by 0", "abort"])
+        }
+
+        @Test func `an abort that hangs holds up neither the others nor whoever ends the world`() throws {
+            let (_, _, gpus) = try rank()
+            _ = try gpus.split(name: "one", color: 1)
+            let backend = gpus.world.backend
+            let three = FakeHost(name: "pair", members: [1, 0])
+            _ = try gpus.world.communicator(over: three, DeviceCalls(over: three, carrier: "NCCL"))
+            #expect(FakeNCCL.takeCalls() == ["make_id", "initialize 0 of 2"])
+            // The world's, which is the first.
+            FakeNCCL.state.withLock { $0.hanging = 2 }
+            let x = try backend.empty(Shape(8), .f32)
+            FakeDriver.state.withLock { $0.holdsEvents = true }
+            let sum = try gpus.startAllReduce(x, into: x)
+            gpus.abort(reason: "rank 1 is gone")
+            #expect(reason { try sum.ready?.wait() } == "rank 1 is gone")
+            #expect(FakeNCCL.hasSeen("abort"), "the other communicator's")
+            for _ in 0..<1000 where gpus.world.abortProblem == nil { usleep(10_000) }
+            #expect(
+                gpus.world.abortProblem?.hasPrefix("NCCL has not aborted 1 of 2 communicators within 2.0 seconds")
+                    == true)
+            FakeNCCL.state.withLock { $0.hanging = nil }
+        }
+
+        @Test func `numbers on their way to a rank do not outlast the world`() throws {
+            let (backend, _, gpus) = try rank(timeout: .milliseconds(300))
+            FakeDriver.state.withLock { $0.holdsEvents = true }
+            let numbers = try Tape(backend: backend).startToTell([3, 4], over: gpus, layer: 2)
+            FakeDriver.finishEvents(besides: 1)
+            // The driver would wait for a copy of what nobody sends, and then give what happened to be there.
+            #expect(reason { _ = try numbers.wait() }?.hasPrefix("time-out: rank 0 waited 0.3 seconds") == true)
         }
 
         @Test func `a communicator that cannot be made says why`() throws {

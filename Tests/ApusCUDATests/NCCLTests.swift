@@ -68,9 +68,10 @@ extension CUDATests {
             FakeDriver.state.withLock { $0.holdsEvents = true }
             _ = FakeDriver.takeCalls()
             let sum = try gpus.startAllReduce(x, into: try tensor(3), after: backend.stream)
-            // The end of what the backend was given, the wait for it, and the end of the exchange.
+            // The end of what the backend was given, the wait for it, and begin and end of the exchange.
             #expect(
-                FakeDriver.takeCalls("event", "stream_wait") == ["event_record", "stream_wait_event", "event_record"])
+                FakeDriver.takeCalls("event", "stream_wait")
+                    == ["event_record", "stream_wait_event", "event_record", "event_record"])
             #expect(sum.ready?.isComplete == false)
             try backend.scale(sum, by: 2, into: sum)
             let calls = FakeDriver.takeCalls("event", "stream_wait", "launch")
@@ -191,6 +192,24 @@ extension CUDATests {
             let blocks = try (0..<2).map { _ in try tensor(3) }
             #expect(blocks.contains { $0.storage.pointer == first })
             FakeDriver.finishEvents()
+        }
+
+        @Test func `exchanges have the device's time when they are over, for which no step waits`() throws {
+            let ledger = CollectiveLedger()
+            let counted = CountingCollective(gpus, in: ledger)
+            let x = try tensor(3)
+            FakeDriver.state.withLock { $0.holdsEvents = true }
+            let sum = try counted.startAllReduce(x, into: x)
+            try backend.scale(sum, by: 2, into: sum)
+            let step = ledger.take()
+            // The stream has come to the exchange, and is not past it.
+            FakeDriver.finishEvents(besides: 1)
+            let early = step.cost()
+            #expect(early.count.calls == 1 && early.ended == 0 && early.seconds == 0 && early.exposedSeconds == nil)
+            FakeDriver.finishEvents()
+            let cost = step.cost()
+            #expect(cost.ended == 1 && abs(cost.seconds - 0.002) < 1e-8 && cost.exposedSeconds == nil)
+            #expect(backend.synchronizations == 0)
         }
 
         @Test func `recorded work has no exchanges`() throws {

@@ -187,9 +187,9 @@ struct WatchTests {
 
     @Test func `a log tells what is waited in, what is late, and what came before a long wait`() throws {
         var log = CallLog()
-        var failed: [Int] = []
-        let first = log.note(call(0, 0), timeout: .seconds(60), members: [0, 1]) { _ in }
-        let second = log.note(call(0, 1), timeout: .seconds(2), members: [0, 1]) { _ in }
+        nonisolated(unsafe) var failures = 0
+        let first = try log.note(call(0, 0), timeout: .seconds(60), members: [0, 1]) { _ in }
+        let second = try log.note(call(0, 1), timeout: .seconds(2), members: [0, 1]) { _ in failures += 1 }
         let completed = [log.complete(first), log.complete(first)]
         #expect(completed == [true, false])
         var summary = log.summary(at: at(0.1))
@@ -199,8 +199,50 @@ struct WatchTests {
         #expect(summary.recent == [call(0, 0), call(0, 1)])
         summary = log.summary(at: at(2.5))
         #expect(summary.overdue?.call == call(0, 1))
-        for (call, _) in log.abandon() { failed.append(call.sequence) }
+        let reason = CollectiveError.aborted(communicator: "world", reason: "enough")
+        for fail in log.end(reason) { fail(reason) }
         let isKnown = log.complete(second)
-        #expect(failed == [1] && !isKnown)
+        #expect(failures == 1 && !isKnown && log.failure == reason)
+        // Whatever ends it later, and whoever calls: the world has ended for its first reason.
+        let left = log.end(.aborted(communicator: "data.0", reason: "later"))
+        #expect(left.isEmpty && log.failure == reason)
+        #expect(throws: CollectiveError.aborted(communicator: "data.0", reason: "enough")) {
+            _ = try log.note(call(0, 2, on: "data.0"), timeout: .seconds(2), members: [0, 1]) { _ in }
+        }
+    }
+
+    @Test func `a call that is queued for a device waits, and is late, from when the device comes to it`() throws {
+        var log = CallLog()
+        let names = ["first", "second"]
+        let calls = try names.map { name in
+            try log.note(call(0, 0, on: name), timeout: .seconds(2), members: [0, 1], isQueued: true) { _ in }
+        }
+        var summary = log.summary(at: at(100))
+        #expect(summary.waiting.isEmpty && summary.overdue == nil && summary.reached.isEmpty && summary.lastCall == nil)
+        log.begin(calls[0], at: at(100))
+        log.begin(calls[0], at: at(200))
+        summary = log.summary(at: at(101))
+        #expect(summary.waiting == [call(0, 0, on: "first", after: .seconds(100))] && summary.overdue == nil)
+        #expect(summary.reached == [call(0, 0, on: "first").channel: 0])
+        summary = log.summary(at: at(102.5))
+        #expect(summary.overdue?.call == call(0, 0, on: "first", after: .seconds(100)))
+        // One that nobody has seen begin is one that this rank has come to all the same.
+        let ended = calls.map { log.complete($0, isCounted: false) }
+        summary = log.summary(at: at(300))
+        #expect(ended == [true, true] && summary.waiting.isEmpty && summary.overdue == nil)
+        #expect(Set(summary.reached.keys.map(\.communicator)) == Set(names))
+    }
+
+    @Test func `many calls are held against another rank's at once`() {
+        var judge = judge()
+        // 25,600 calls: each against each would take minutes.
+        let names = (0..<400).map { "expert.\($0)" }
+        let recent = { (rank: Int) in names.flatMap { name in (0..<64).map { call(rank, $0, on: name) } } }
+        let (first, second) = (recent(0), recent(1))
+        let begin = ContinuousClock.now
+        judge.note(RankState(recent: first), of: 0, at: at(1))
+        judge.note(RankState(recent: second), of: 1, at: at(1))
+        #expect(begin.duration(to: .now) < .seconds(5))
+        #expect(judge.verdict(at: at(1)) == nil)
     }
 }

@@ -4,11 +4,13 @@ import Glibc
 import Synchronization
 
 /// An operation between GPUs: over when the stream of exchanges has come past it, or when the world has ended.
-final class NCCLWork: DeviceWork {
+final class NCCLWork: TimedWork {
     private let world: NCCLWorld
     private let state = Mutex(State())
 
     private struct State {
+        /// Its begin in the stream, once it is given to it.
+        var begin: CUDAEvent?
         /// Its end in the stream, once it was given to it, and its number there.
         var mark: CUDAEvent?
         var number = Int.max
@@ -17,12 +19,26 @@ final class NCCLWork: DeviceWork {
 
     init(_ world: NCCLWorld) { self.world = world }
 
+    /// Sets its begin in the stream.
+    func begin(at mark: CUDAEvent) { state.withLock { $0.begin = mark } }
+
     /// Sets its end in the stream, in which it is the operation `number`.
-    func begin(_ number: Int, endingAt mark: CUDAEvent) {
+    func end(at mark: CUDAEvent, number: Int) {
         state.withLock { state in
             state.mark = mark
             state.number = number
         }
+    }
+
+    /// Whether the stream has come to it: what it waits for now is the other ranks.
+    var hasBegun: Bool { state.withLock { $0.begin }?.isComplete == true }
+
+    /// The time of the messages that began together is each one's.
+    var seconds: Double? {
+        let (begin, mark, failure) = state.withLock { ($0.begin, $0.mark, $0.failure) }
+        guard let begin, let mark, failure == nil else { return nil }
+        _ = try? mark.context.makeCurrent()
+        return mark.isComplete ? try? mark.seconds(since: begin) : nil
     }
 
     /// Takes note that `stream` waits for it from now on.

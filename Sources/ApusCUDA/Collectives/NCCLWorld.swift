@@ -11,7 +11,9 @@ import Synchronization
 ///    communicators: kernels of several communicators that wait for each other's ranks cannot then get in each other's way.
 /// 2. Sends and receives are gathered until one of them is waited for, or another operation is started, and begin
 ///    together: ranks that send to each other before they receive do not wait for each other.
-/// 3. When the world ends, the thread aborts NCCL's communicators, which ends the kernels that wait for other ranks.
+/// 3. The time that an operation may take begins when the stream comes to it, however long before the host asked for it.
+/// 4. When the world ends, NCCL's communicators are aborted, each by a thread of its own, which ends the kernels that wait
+///    for other ranks.
 final class NCCLWorld: Sendable {
     let backend: CUDABackend
     /// Where exchanges run.
@@ -26,14 +28,36 @@ final class NCCLWorld: Sendable {
     private let awaited = Atomic(0)
 
     private struct State {
-        /// Operations under way, in the order of the stream; not their tensors, whose storage knows until when it is used.
+        /// Operations under way, in the order of the stream, behind `gone` that are over; not their tensors, whose storage
+        /// knows until when it is used.
         var underWay: [UnderWay] = []
+        var gone = 0
         /// Operations given to the stream so far.
         var count = 0
         var communicators: [NCCLCommunicator] = []
         var failure: CollectiveError?
+        var abortProblem: String?
         var isClosing = false
         var isClosed = false
+
+        /// Takes the operations at the front that are over.
+        mutating func takeOver() -> [UnderWay] {
+            let over = Array(underWay[gone...].prefix { $0.work.isComplete })
+            gone += over.count
+            // The rest is moved when it is the smaller part: with each end it would be moved for each operation.
+            if gone * 2 >= underWay.count {
+                underWay.removeFirst(gone)
+                gone = 0
+            }
+            return over
+        }
+
+        /// The operations that the stream has come to, as far as is known, at least the oldest.
+        var atFront: [UnderWay] {
+            let left = underWay[gone...]
+            let begun = left.prefix { $0.work.hasBegun }
+            return Array(begun.isEmpty ? left.prefix(1) : begun)
+        }
     }
 
     private struct UnderWay {
@@ -51,6 +75,9 @@ final class NCCLWorld: Sendable {
 
     /// Why the world has ended on this rank, as far as operations between GPUs were concerned.
     var failure: CollectiveError? { state.withLock { $0.failure } }
+
+    /// What is left of NCCL after the world has ended, if its communicators could not all be aborted.
+    var abortProblem: String? { state.withLock { $0.abortProblem } }
 
     // MARK: Operations
 
@@ -85,7 +112,7 @@ final class NCCLWorld: Sendable {
         gathered = []
         noteEnds()
         let (isOpen, wasIdle) = state.withLock { state in
-            let wasIdle = state.underWay.isEmpty
+            let wasIdle = state.underWay.count == state.gone
             // Noted before they begin: a call that hangs in NCCL is under way too.
             if state.failure == nil {
                 state.underWay += calls.map { UnderWay(work: $0.work, noted: $0.noted, calls: $0.calls) }
@@ -111,6 +138,9 @@ final class NCCLWorld: Sendable {
         guard let first = calls.first else { return true }
         do throws(CUDAError) {
             try stream.context.makeCurrent()
+            // Before NCCL is asked: who hangs there has begun too.
+            let begin = try CUDAEvent(on: stream, isTimed: true)
+            for call in calls { call.work.begin(at: begin) }
             if first.isMessage, let communicator = first.communicator {
                 try communicator.library.group(of: communicator.handle) { () throws(CUDAError) in
                     for call in calls { try call.issue(on: stream) }
@@ -118,12 +148,12 @@ final class NCCLWorld: Sendable {
             } else {
                 try first.issue(on: stream)
             }
-            let mark = try CUDAEvent(on: stream)
+            let mark = try CUDAEvent(on: stream, isTimed: true)
             let number = state.withLock { state in
                 state.count += 1
                 return state.count
             }
-            for call in calls { call.work.begin(number, endingAt: mark) }
+            for call in calls { call.work.end(at: mark, number: number) }
             return true
         } catch {
             first.calls.fail("\(error)", in: first.noted)
@@ -144,19 +174,14 @@ final class NCCLWorld: Sendable {
 
     /// Tells the watch of operations that are over.
     private func noteEnds() {
-        let over = state.withLock { state in
-            let over = state.underWay.prefix { $0.work.isComplete }
-            state.underWay.removeFirst(over.count)
-            return over
-        }
-        for call in over { call.noted.end() }
+        for call in state.withLock({ $0.takeOver() }) { call.noted.end() }
     }
 
     /// Ends the world on this rank: no operation is given to NCCL any more, and its communicators are aborted.
     func end(_ error: CollectiveError) {
         state.withLock { state in
             if state.failure == nil { state.failure = error }
-            state.underWay = []
+            (state.underWay, state.gone) = ([], 0)
         }
         alarm.ring()
     }
@@ -191,6 +216,8 @@ final class NCCLWorld: Sendable {
     // MARK: The thread
 
     private static let interval = Duration.milliseconds(5)
+    /// How long NCCL may take to abort its communicators.
+    private static let abortTime = Duration.seconds(2)
 
     private func watch() {
         // The driver asks whose events they are.
@@ -200,24 +227,48 @@ final class NCCLWorld: Sendable {
             if failure != nil { return abort() }
             if isClosing { return destroy() }
             noteEnds()
-            let (oldest, communicators) = state.withLock { ($0.underWay.first, $0.communicators) }
-            if let oldest {
+            let (front, communicators) = state.withLock { ($0.atFront, $0.communicators) }
+            for call in front where call.work.hasBegun { call.noted.begin() }
+            if let oldest = front.first {
                 if let problem = communicators.lazy.compactMap(\.problem).first {
                     oldest.calls.fail(problem, in: oldest.noted)
                 } else if oldest.noted.isOverdue(at: .now) {
                     oldest.noted.failAsLate()
                 }
             }
-            if self.failure == nil { alarm.sleep(until: oldest == nil ? nil : .now + NCCLWorld.interval) }
+            if self.failure == nil { alarm.sleep(until: front.isEmpty ? nil : .now + NCCLWorld.interval) }
         }
     }
 
-    /// Ends the kernels that wait for other ranks.
+    /// Ends the kernels that wait for other ranks. NCCL may block in it, so no communicator waits for another's abort, and
+    /// nobody for all of them for long.
     private func abort() {
         // Not while somebody is in NCCL's hands, unless that one hangs there, which only this ends.
         let deadline = ContinuousClock.now + .seconds(1)
         while gathered.withLockIfAvailable({ _ in true }) == nil, .now < deadline { usleep(500) }
-        for communicator in state.withLock({ $0.communicators }) { communicator.abort() }
+        let communicators = state.withLock { $0.communicators }
+        let aborted = Tally()
+        for communicator in communicators {
+            RankThread {
+                communicator.abort()
+                aborted.count.add(1, ordering: .releasing)
+            }.detach()
+        }
+        let end = ContinuousClock.now + NCCLWorld.abortTime
+        while aborted.count.load(ordering: .acquiring) < communicators.count, .now < end { usleep(500) }
+        let left = communicators.count - aborted.count.load(ordering: .acquiring)
+        guard left > 0 else { return }
+        let problem = """
+            NCCL has not aborted \(left) of \(communicators.count) communicators within \(NCCLWorld.abortTime): what they \
+            have on the GPU ends with this process
+            """
+        state.withLock { $0.abortProblem = problem }
+        writeLine("note: \(problem)")
+    }
+
+    /// Counts what threads have done that nobody joins.
+    private final class Tally: Sendable {
+        let count = Atomic(0)
     }
 
     private func destroy() {

@@ -30,7 +30,9 @@ extension CollectiveLedger {
     /// wait, and a start that first waits for the output of an earlier operation is that one's time. Exposed time is never more
     /// than the time; the rest was hidden behind other work.
     ///
-    /// A device's work announces nothing to the host: it has time where the host waits for it, up to the end of that wait.
+    /// A device's work announces nothing to the host. Where the device takes its time (`TimedWork`), that is the time, from
+    /// when the device came to it, known when it is over; which other work of the device it held up is not known, and nor
+    /// is then the exposed time. Elsewhere it has time where the host waits for it, up to the end of that wait.
     public struct Cost: Sendable, Equatable {
         /// Calls and bytes.
         public var count = Count()
@@ -38,14 +40,16 @@ extension CollectiveLedger {
         public private(set) var ended = 0
         private var nanoseconds = 0
         private var held = 0
+        private var isExposureKnown = true
 
         /// Nothing so far.
         public init() {}
 
         /// Seconds from start to end, of all calls that have ended; those of calls under way together count each.
         public var seconds: Double { Double(nanoseconds) * 1e-9 }
-        /// The part of ``seconds`` that held the caller up.
-        public var exposedSeconds: Double { Double(held) * 1e-9 }
+        /// The part of ``seconds`` that held the caller up; `nil` where a device's operations are among the calls, of which
+        /// nobody knows.
+        public var exposedSeconds: Double? { isExposureKnown ? Double(held) * 1e-9 : nil }
 
         /// All added.
         public static func + (left: Cost, right: Cost) -> Cost {
@@ -54,13 +58,18 @@ extension CollectiveLedger {
             sum.ended += right.ended
             sum.nanoseconds += right.nanoseconds
             sum.held += right.held
+            sum.isExposureKnown = left.isExposureKnown && right.isExposureKnown
             return sum
         }
 
+        /// Adds the time of a call, of which the nanoseconds `held` held the caller up.
         mutating func add(nanoseconds: Int, held: Int) {
             ended += 1
             self.nanoseconds += nanoseconds
             self.held += held
         }
+
+        /// Takes note that one of the calls is a device's.
+        mutating func noteDevice() { isExposureKnown = false }
     }
 }

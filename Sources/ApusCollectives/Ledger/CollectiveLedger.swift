@@ -12,8 +12,23 @@ public final class CollectiveLedger: Sendable {
     private struct State {
         var places: [Entry: Int] = [:]
         var costs: [Cost] = []
+        /// Operations of a device whose time is not known yet, and the places of their costs.
+        var onDevice: [(place: Int, work: any TimedWork)] = []
         var recording: SpanRecording?
         var generation = 0
+
+        /// Adds the times of the device's operations that are over.
+        mutating func settle() {
+            var left: [(place: Int, work: any TimedWork)] = []
+            for entry in onDevice {
+                if let seconds = entry.work.seconds {
+                    costs[entry.place].add(nanoseconds: Int(seconds * 1e9), held: 0)
+                } else {
+                    left.append(entry)
+                }
+            }
+            onDevice = left
+        }
     }
 
     /// What is counted together.
@@ -34,9 +49,12 @@ public final class CollectiveLedger: Sendable {
     /// Calls and bytes of everything that was counted.
     public var all: [Entry: Count] { costs.mapValues(\.count) }
 
-    /// Everything that was counted, with its time.
+    /// Everything that was counted, with its time: of a device's operations, that of those which are over by now.
     public var costs: [Entry: Cost] {
-        state.withLock { state in state.places.mapValues { state.costs[$0] } }
+        state.withLock { state in
+            state.settle()
+            return state.places.mapValues { state.costs[$0] }
+        }
     }
 
     /// The sum of the entries that satisfy `condition`.
@@ -53,12 +71,20 @@ public final class CollectiveLedger: Sendable {
     }
 
     /// Forgets everything that was counted, and what is under way.
-    public func clear() {
+    public func clear() { _ = take() }
+
+    /// Forgets everything that was counted, and returns it as a ledger of its own. Of what is under way that one still
+    /// learns the times of a device's operations, when they are over.
+    public func take() -> CollectiveLedger {
+        let taken = CollectiveLedger()
         state.withLock { state in
-            state.places = [:]
-            state.costs = []
+            taken.state.withLock { [places = state.places, costs = state.costs, onDevice = state.onDevice] in
+                ($0.places, $0.costs, $0.onDevice) = (places, costs, onDevice)
+            }
+            (state.places, state.costs, state.onDevice) = ([:], [], [])
             state.generation += 1
         }
+        return taken
     }
 }
 
@@ -104,6 +130,15 @@ extension CollectiveLedger {
             return (state.generation, place)
         }
         return call
+    }
+
+    /// Takes the time of an operation from the device that does it.
+    func note(_ call: Call, timedBy work: any TimedWork) {
+        state.withLock { state in
+            guard call.generation == state.generation else { return }
+            state.costs[call.place].noteDevice()
+            state.onDevice.append((call.place, work))
+        }
     }
 
     /// Adds the time of an operation: `held` are the nanoseconds of it in which the caller could do nothing else.

@@ -4,31 +4,32 @@ import ApusTensor
 extension OperationTotals {
     private static let head = ["communicator", "operation", "calls", "bytes", "seconds", "exposed"]
 
-    /// A table of one rank: communicator, operation, calls, bytes, seconds, exposed seconds.
+    /// A table of one rank: communicator, operation, calls, bytes, seconds, exposed seconds (`-` where not known).
     public var table: String {
         aligned(
             [OperationTotals.head]
                 + rows.map { row in
                     [
                         row.communicator, row.operation, "\(row.calls)", formatBytes(row.bytes),
-                        decimals(row.seconds, 4), decimals(row.exposedSeconds, 4),
+                        decimals(row.seconds, 4), row.exposedSeconds.map { decimals($0, 4) } ?? "-",
                     ]
                 }, leftColumns: 2)
     }
 
-    /// An array of objects: communicator, operation, calls, bytes, seconds, exposed_seconds.
+    /// An array of objects: communicator, operation, calls, bytes, seconds, exposed_seconds (null where not known).
     public var json: String {
         let objects = rows.map { row in
             """
             {"communicator":\(jsonString(row.communicator)),"operation":\(jsonString(row.operation)),\
-            "calls":\(row.calls),"bytes":\(row.bytes),"seconds":\(row.seconds),"exposed_seconds":\(row.exposedSeconds)}
+            "calls":\(row.calls),"bytes":\(row.bytes),"seconds":\(row.seconds),"exposed_seconds":\
+            \(row.exposedSeconds.map { "\($0)" } ?? "null")}
             """
         }
         return "[" + objects.joined(separator: ",") + "]"
     }
 
     /// A table over ranks: calls and bytes of all together, the mean time of a rank, and the rank that was held up longest,
-    /// where there is more than one.
+    /// where there is more than one; `-` where it is not known.
     public static func table(ranks: [OperationTotals]) -> String {
         let keys = ranks.flatMap { $0.rows.map { [$0.communicator, $0.operation] } }
             .sorted { ($0[0], $0[1]) < ($1[0], $1[1]) }
@@ -37,14 +38,13 @@ extension OperationTotals {
             let found = ranks.indices.compactMap { rank in
                 ranks[rank].rows.first { $0.communicator == key[0] && $0.operation == key[1] }.map { (rank, $0) }
             }
-            let mean = { (value: (Row) -> Double) in
-                found.reduce(0) { $0 + value($1.1) } / Double(max(ranks.count, 1))
-            }
-            let most = found.max { $0.1.exposedSeconds < $1.1.exposedSeconds }
+            let mean = { (values: [Double]) in decimals(values.reduce(0, +) / Double(max(ranks.count, 1)), 4) }
+            let exposed = found.compactMap { rank, row in row.exposedSeconds.map { (rank: rank, seconds: $0) } }
+            let most = exposed.count == found.count ? exposed.max { $0.seconds < $1.seconds } : nil
             return key + [
                 "\(found.reduce(0) { $0 + $1.1.calls })", formatBytes(found.reduce(0) { $0 + $1.1.bytes }),
-                decimals(mean(\.seconds), 4), decimals(mean(\.exposedSeconds), 4),
-                most.map { "\(decimals($0.1.exposedSeconds, 4)) on rank \($0.0)" } ?? "",
+                mean(found.map(\.1.seconds)), most == nil ? "-" : mean(exposed.map(\.seconds)),
+                most.map { "\(decimals($0.seconds, 4)) on rank \($0.rank)" } ?? "-",
             ]
         }
         return aligned([head + ["most exposed"]] + lines, leftColumns: 2)
@@ -62,7 +62,7 @@ extension OperationTotals {
         rows.map { row in
             [
                 row.communicator, row.operation, "\(row.calls)", "\(row.bytes)", "\(row.seconds)",
-                "\(row.exposedSeconds)",
+                row.exposedSeconds.map { "\($0)" } ?? "-",
             ].joined(separator: "\t")
         }.joined(separator: "\n")
     }
@@ -72,11 +72,11 @@ extension OperationTotals {
         rows = lines.split(separator: "\n").compactMap { line in
             let cells = line.split(separator: "\t", omittingEmptySubsequences: false)
             guard cells.count == 6, let calls = Int(cells[2]), let bytes = Int(cells[3]),
-                let seconds = Double(cells[4]), let exposed = Double(cells[5])
+                let seconds = Double(cells[4])
             else { return nil }
             return Row(
                 communicator: String(cells[0]), operation: String(cells[1]), calls: calls, bytes: bytes,
-                seconds: seconds, exposedSeconds: exposed)
+                seconds: seconds, exposedSeconds: Double(cells[5]))
         }
     }
 }

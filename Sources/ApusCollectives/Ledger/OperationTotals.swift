@@ -14,14 +14,14 @@ public struct OperationTotals: Sendable, Equatable {
         public var bytes: Int
         /// Seconds from start to end: see ``CollectiveLedger/Cost``.
         public var seconds: Double
-        /// The part of ``seconds`` that held the caller up.
-        public var exposedSeconds: Double
+        /// The part of ``seconds`` that held the caller up; `nil` where that is not known, as of operations of a device.
+        public var exposedSeconds: Double?
 
         mutating func add(_ cost: CollectiveLedger.Cost) {
             calls += cost.count.calls
             bytes += cost.count.bytes
             seconds += cost.seconds
-            exposedSeconds += cost.exposedSeconds
+            exposedSeconds = exposedSeconds + cost.exposedSeconds
         }
     }
 
@@ -53,9 +53,12 @@ public struct OperationTotals: Sendable, Equatable {
         rows.first { $0.communicator == communicator && $0.operation == operation.rawValue }
     }
 
-    /// Seconds that held the rank up, over all rows.
-    public var exposedSeconds: Double { rows.reduce(0) { $0 + $1.exposedSeconds } }
+    /// Seconds that held the rank up, over all rows; `nil` where one row's are not known.
+    public var exposedSeconds: Double? { rows.reduce(0) { $0 + $1.exposedSeconds } }
 }
+
+/// Both added; `nil` where one is not known.
+private func + (left: Double?, right: Double?) -> Double? { left.flatMap { left in right.map { left + $0 } } }
 
 extension CollectiveLedger {
     /// What a communicator is for: its name without the numbers of groups, `expert4` for `expert4.1`, `expert/tensor` for

@@ -142,7 +142,7 @@ extension CollectiveError {
 }
 
 /// Writes a line to standard error in one go, so that ranks' lines do not mix.
-func writeLine(_ text: String) {
+package func writeLine(_ text: String) {
     let bytes = Array((text + "\n").utf8)
     var offset = 0
     while offset < bytes.count {

@@ -19,7 +19,6 @@ public final class MPIWorld: Sendable {
         var log = CallLog()
         var inbox: [MPIRequest] = []
         var contexts: UInt64 = 0
-        var failure: CollectiveError?
         var isStopping = false
         var hasStopped = false
     }
@@ -32,20 +31,15 @@ public final class MPIWorld: Sendable {
 
     /// Hands a call to the progress thread.
     func submit(_ request: MPIRequest) throws(CollectiveError) {
-        let failure = state.withLock { state -> CollectiveError? in
-            if let failure = state.failure {
-                return .aborted(communicator: request.call.channel.communicator, reason: failure.cause)
-            }
+        try state.withLock { state throws(CollectiveError) in
             var request = request
             let event = request.event
             let call = request.call
-            request.identity = state.log.note(call, timeout: request.timeout, members: request.members) { error in
+            request.identity = try state.log.note(call, timeout: request.timeout, members: request.members) { error in
                 event.signal(.failure(error.seen(by: call)))
             }
             state.inbox.append(request)
-            return nil
         }
-        if let failure { throw failure }
         wake()
     }
 
@@ -63,7 +57,7 @@ public final class MPIWorld: Sendable {
     }
 
     /// Why the world has ended, if it has.
-    public var failure: CollectiveError? { state.withLock { $0.failure } }
+    public var failure: CollectiveError? { state.withLock { $0.log.failure } }
 
     /// Ends the world on all ranks, beginning with this one.
     func fail(_ error: CollectiveError) {
@@ -75,11 +69,7 @@ public final class MPIWorld: Sendable {
     ///
     /// The operations that were under way keep their tensors for ever: MPI may still write to them.
     func end(_ error: CollectiveError) {
-        let abandoned = state.withLock { state in
-            if state.failure == nil { state.failure = error }
-            return state.log.abandon()
-        }
-        for (_, fail) in abandoned { fail(error) }
+        for fail in state.withLock({ $0.log.end(error) }) { fail(error) }
         wake()
     }
 
@@ -106,16 +96,16 @@ extension MPIWorld {
 // Calls that a device's library carries out.
 extension MPIWorld: CallWatch {
     func note(
-        _ call: CollectiveCall, timeout: Duration, members: [Int],
+        _ call: CollectiveCall, timeout: Duration, members: [Int], isQueued: Bool,
         fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> Int {
-        let outcome = state.withLock { state -> Result<Int, CollectiveError> in
-            if let failure = state.failure {
-                return .failure(.aborted(communicator: call.channel.communicator, reason: failure.cause))
-            }
-            return .success(state.log.note(call, timeout: timeout, members: members, fail: fail))
+        try state.withLock { state throws(CollectiveError) in
+            try state.log.note(call, timeout: timeout, members: members, isQueued: isQueued, fail: fail)
         }
-        return try outcome.get()
+    }
+
+    func begin(_ identity: Int, at time: ContinuousClock.Instant) {
+        state.withLock { $0.log.begin(identity, at: time) }
     }
 
     func complete(_ identity: Int) -> Bool { state.withLock { $0.log.complete(identity, isCounted: false) } }
@@ -129,7 +119,7 @@ extension MPIWorld {
     /// What has been submitted since the last time; `nil` when the world has ended and MPI must not be called again.
     func takeInbox() -> [MPIRequest]? {
         state.withLock { state in
-            if state.failure != nil { return nil }
+            if state.log.failure != nil { return nil }
             if state.inbox.isEmpty { return [] }
             let requests = state.inbox
             state.inbox.removeAll(keepingCapacity: true)
@@ -146,7 +136,7 @@ extension MPIWorld {
     /// Lets the progress thread sleep until there is something new, or for `time`.
     func sleep(for time: Duration?) {
         isAsleep.store(true, ordering: .sequentiallyConsistent)
-        let isIdle = state.withLock { $0.inbox.isEmpty && $0.failure == nil && !$0.isStopping }
+        let isIdle = state.withLock { $0.inbox.isEmpty && $0.log.failure == nil && !$0.isStopping }
         if isIdle { doze.sleep(for: time) }
         isAsleep.store(false, ordering: .relaxed)
     }

@@ -8,13 +8,17 @@ protocol CallWatch: AnyObject, Sendable {
     /// Whether a call that passes its time-out is found without its library's help.
     var findsLateCalls: Bool { get }
 
-    /// Notes a call. `fail` is called once, on any thread, if the world ends before the call is complete.
+    /// Notes a call, or one that `isQueued` for a device: see ``CallLog``. `fail` is called once, on any thread, if the
+    /// world ends before the call is complete.
     ///
-    /// - Returns: What ``complete(_:)`` knows it by.
+    /// - Returns: What ``begin(_:at:)`` and ``complete(_:)`` know it by.
     func note(
-        _ call: CollectiveCall, timeout: Duration, members: [Int],
+        _ call: CollectiveCall, timeout: Duration, members: [Int], isQueued: Bool,
         fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> Int
+
+    /// Notes that the device has come to a queued call.
+    func begin(_ identity: Int, at time: ContinuousClock.Instant)
 
     /// Notes the end of a call; `false` when it has been failed before.
     func complete(_ identity: Int) -> Bool
@@ -26,41 +30,30 @@ protocol CallWatch: AnyObject, Sendable {
 /// The calls of ranks over which nobody watches: a single one, or threads of one process.
 final class CallBook: CallWatch {
     private let host: any Collective
-    private let state = Mutex(State())
-
-    private struct State {
-        var log = CallLog()
-        var failure: CollectiveError?
-    }
+    private let log = Mutex(CallLog())
 
     /// A book of calls of the world that `host` belongs to.
     init(_ host: any Collective) { self.host = host }
 
-    var failure: CollectiveError? { state.withLock { $0.failure } }
+    var failure: CollectiveError? { log.withLock { $0.failure } }
 
     let findsLateCalls = false
 
     func note(
-        _ call: CollectiveCall, timeout: Duration, members: [Int],
+        _ call: CollectiveCall, timeout: Duration, members: [Int], isQueued: Bool,
         fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> Int {
-        let outcome = state.withLock { state -> Result<Int, CollectiveError> in
-            if let failure = state.failure {
-                return .failure(.aborted(communicator: call.channel.communicator, reason: failure.cause))
-            }
-            return .success(state.log.note(call, timeout: timeout, members: members, fail: fail))
+        try log.withLock { log throws(CollectiveError) in
+            try log.note(call, timeout: timeout, members: members, isQueued: isQueued, fail: fail)
         }
-        return try outcome.get()
     }
 
-    func complete(_ identity: Int) -> Bool { state.withLock { $0.log.complete(identity, isCounted: false) } }
+    func begin(_ identity: Int, at time: ContinuousClock.Instant) { log.withLock { $0.begin(identity, at: time) } }
+
+    func complete(_ identity: Int) -> Bool { log.withLock { $0.complete(identity, isCounted: false) } }
 
     func fail(_ error: CollectiveError) {
-        let abandoned = state.withLock { state in
-            if state.failure == nil { state.failure = error }
-            return state.log.abandon()
-        }
-        for (_, fail) in abandoned { fail(error) }
+        for fail in log.withLock({ $0.end(error) }) { fail(error) }
         host.abort(reason: error.cause)
     }
 }

@@ -36,13 +36,14 @@ package final class DeviceCalls: Sendable {
         failure.map { .aborted(communicator: channel, reason: $0.cause) }
     }
 
-    /// Notes that `operation` begins. `fail` is called once, on any thread, if the world ends before the call has.
+    /// Notes `operation`, which is queued for the device: see ``DeviceCall/begin()``. `fail` is called once, on any thread,
+    /// if the world ends before the call has.
     ///
     /// - Throws: ``CollectiveError/aborted(communicator:reason:)`` when it has ended already.
     package func begin(
         _ operation: CollectiveOperation, layer: Int?, fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> DeviceCall {
-        try begin(OperationSignature(operation), operation.pair(of: rank), layer, fail)
+        try begin(OperationSignature(operation), operation.pair(of: rank), layer, isQueued: true, fail)
     }
 
     /// Notes that the ranks begin to make a communicator of the library.
@@ -51,20 +52,23 @@ package final class DeviceCalls: Sendable {
     package func beginSetUp(
         fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> DeviceCall {
-        try begin(OperationSignature(kind: .split, label: "start of \(carrier)"), nil, nil, fail)
+        try begin(OperationSignature(kind: .split, label: "start of \(carrier)"), nil, nil, isQueued: false, fail)
     }
 
     private func begin(
-        _ signature: OperationSignature, _ pair: Channel.Pair?, _ layer: Int?,
+        _ signature: OperationSignature, _ pair: Channel.Pair?, _ layer: Int?, isQueued: Bool,
         _ fail: @escaping @Sendable (CollectiveError) -> Void
     ) throws(CollectiveError) -> DeviceCall {
         try numbers.withLock { numbers throws(CollectiveError) in
             let call = CollectiveCall(
                 rank: members[rank], channel: Channel(communicator: channel, pair: pair),
                 sequence: numbers[pair, default: 0], operation: signature, layer: layer, time: .now)
-            let identity = try watch.note(call, timeout: timeout, members: members) { fail($0.seen(by: call)) }
+            let identity = try watch.note(call, timeout: timeout, members: members, isQueued: isQueued) {
+                fail($0.seen(by: call))
+            }
             numbers[pair, default: 0] += 1
-            return DeviceCall(call: call, timeout: timeout, watch: watch, identity: identity)
+            return DeviceCall(
+                call: call, timeout: timeout, watch: watch, identity: identity, begun: isQueued ? nil : call.time)
         }
     }
 
@@ -75,30 +79,47 @@ package final class DeviceCalls: Sendable {
 }
 
 /// A call under way in a device's library.
-package struct DeviceCall: Sendable {
+///
+/// The host gives a device calls long before it comes to them, so the time that one may take begins with ``begin()``.
+package final class DeviceCall: Sendable {
     /// What was called.
     package let call: CollectiveCall
     /// How long it may take.
     package let timeout: Duration
     private let watch: any CallWatch
     private let identity: Int
+    private let begun: Mutex<ContinuousClock.Instant?>
 
-    fileprivate init(call: CollectiveCall, timeout: Duration, watch: any CallWatch, identity: Int) {
+    fileprivate init(
+        call: CollectiveCall, timeout: Duration, watch: any CallWatch, identity: Int, begun: ContinuousClock.Instant?
+    ) {
         self.call = call
         self.timeout = timeout
         self.watch = watch
         self.identity = identity
+        self.begun = Mutex(begun)
     }
 
     /// How much later than its time-out a call is failed here: the watch, which knows who is missing, comes first.
     private static let patience = Duration.seconds(5)
+
+    /// Notes that the device has come to the call, the first time.
+    package func begin() {
+        let now = begun.withLock { begun -> ContinuousClock.Instant? in
+            guard begun == nil else { return nil }
+            begun = .now
+            return begun
+        }
+        if let now { watch.begin(identity, at: now) }
+    }
 
     /// Notes that the call is over.
     package func end() { _ = watch.complete(identity) }
 
     /// Whether nobody has failed it although it is late.
     package func isOverdue(at now: ContinuousClock.Instant) -> Bool {
-        call.time.duration(to: now) > timeout + (watch.findsLateCalls ? DeviceCall.patience : .zero)
+        guard let begun = begun.withLock({ $0 }) else { return false }
+        return begun.duration(to: now) > timeout + (watch.findsLateCalls ? DeviceCall.patience : .zero)
     }
 
     /// Ends the world because the call is late.

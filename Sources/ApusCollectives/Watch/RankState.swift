@@ -21,13 +21,17 @@ struct RankState: Sendable, Equatable {
     }
 }
 
-/// What one process knows of its own calls.
+/// What one process knows of its own calls, until its world ends and then why.
+///
+/// A call of the host waits from the moment at which it is noted. One that is *queued* for a device waits for nobody until
+/// the device comes to it: only then is it one of those that this rank is in, and only then does its time begin.
 struct CallLog {
     private struct Pending {
-        let call: CollectiveCall
+        var call: CollectiveCall
         let timeout: Duration
         let members: [Int]
         let event: EventSignal
+        var hasBegun: Bool
     }
 
     typealias EventSignal = @Sendable (CollectiveError) -> Void
@@ -36,6 +40,8 @@ struct CallLog {
     private var nextIdentity = 0
     private var recent: [Channel: [CollectiveCall]] = [:]
     private var state = RankState()
+    /// Why the world has ended, if it has.
+    private(set) var failure: CollectiveError?
 
     /// Calls of a channel that are remembered: as many as may be under way at once.
     private static let memory = MessageTag.window
@@ -44,12 +50,31 @@ struct CallLog {
 
     /// Notes a call; `fail` ends it badly.
     ///
-    /// - Returns: What ``complete(_:)`` knows it by.
+    /// - Returns: What ``complete(_:isCounted:)`` and ``begin(_:at:)`` know it by.
+    /// - Throws: ``CollectiveError/aborted(communicator:reason:)`` when the world has ended.
     mutating func note(
-        _ call: CollectiveCall, timeout: Duration, members: [Int], fail: @escaping EventSignal
-    ) -> Int {
+        _ call: CollectiveCall, timeout: Duration, members: [Int], isQueued: Bool = false,
+        fail: @escaping EventSignal
+    ) throws(CollectiveError) -> Int {
+        if let failure { throw .aborted(communicator: call.channel.communicator, reason: failure.cause) }
         nextIdentity += 1
-        pending[nextIdentity] = Pending(call: call, timeout: timeout, members: members, event: fail)
+        pending[nextIdentity] = Pending(
+            call: call, timeout: timeout, members: members, event: fail, hasBegun: !isQueued)
+        if !isQueued { enter(call) }
+        return nextIdentity
+    }
+
+    /// Notes that the device has come to a queued call.
+    mutating func begin(_ identity: Int, at time: ContinuousClock.Instant) {
+        guard var entry = pending[identity], !entry.hasBegun else { return }
+        entry.hasBegun = true
+        entry.call.time = time
+        pending[identity] = entry
+        enter(entry.call)
+    }
+
+    /// Takes note that this rank has come to a call.
+    private mutating func enter(_ call: CollectiveCall) {
         state.lastCall = call
         state.reached[call.channel] = call.sequence
         var calls = recent[call.channel, default: []]
@@ -57,30 +82,35 @@ struct CallLog {
         if calls.count >= 2 * CallLog.memory { calls.removeFirst(CallLog.memory) }
         calls.append(call)
         recent[call.channel] = calls
-        return nextIdentity
     }
 
     /// Notes the end of a call; `false` when it has been failed before. What a device does behind its other work is not
     /// counted: its time is no wait for other ranks.
     mutating func complete(_ identity: Int, isCounted: Bool = true) -> Bool {
         guard let entry = pending.removeValue(forKey: identity) else { return false }
+        // Nobody looked while it was under way.
+        if !entry.hasBegun { enter(entry.call) }
         guard isCounted else { return true }
         state.completed += 1
         state.waited += entry.call.time.duration(to: .now)
         return true
     }
 
-    /// Takes all that is pending: each call and how to fail it.
-    mutating func abandon() -> [(call: CollectiveCall, fail: EventSignal)] {
+    /// Ends the world, the first time with `error` as the reason.
+    ///
+    /// - Returns: How to fail each of the calls that were pending.
+    mutating func end(_ error: CollectiveError) -> [EventSignal] {
+        if failure == nil { failure = error }
         defer { pending = [:] }
-        return pending.values.map { ($0.call, $0.event) }
+        return pending.values.map(\.event)
     }
 
     /// What is to be told at `now`.
     func summary(at now: ContinuousClock.Instant) -> RankState {
         var summary = state
         var oldest: [Channel: Pending] = [:]
-        for entry in pending.values where entry.call.sequence < oldest[entry.call.channel]?.call.sequence ?? .max {
+        for entry in pending.values
+        where entry.hasBegun && entry.call.sequence < oldest[entry.call.channel]?.call.sequence ?? .max {
             oldest[entry.call.channel] = entry
         }
         let waiting = oldest.values.sorted { $0.call.time < $1.call.time }
@@ -93,7 +123,4 @@ struct CallLog {
         }
         return summary
     }
-
-    /// The earliest time at which a call is late.
-    var firstDeadline: ContinuousClock.Instant? { pending.values.map { $0.call.time + $0.timeout }.min() }
 }

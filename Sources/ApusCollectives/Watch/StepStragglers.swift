@@ -4,7 +4,7 @@ import ApusTensor
 public struct StepTime: Sendable, Equatable {
     /// Seconds of the step.
     public let seconds: Double
-    /// Seconds of it in which the rank waited for others: ``OperationTotals/exposedSeconds``.
+    /// Seconds of it in which the rank waited for others: ``OperationTotals/exposedSeconds``, where they are known.
     public let waited: Double
 
     /// A step's time.

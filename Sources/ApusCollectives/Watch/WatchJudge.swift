@@ -96,13 +96,19 @@ struct WatchJudge {
 
     /// The first call on a channel that `rank` and another remember differently.
     private func mismatch(with rank: Int) -> CollectiveError? {
-        let own = records[rank].state.recent
+        struct Place: Hashable {
+            let channel: Channel
+            let sequence: Int
+        }
+        let own = Dictionary(
+            records[rank].state.recent.map { (Place(channel: $0.channel, sequence: $0.sequence), $0) }
+        ) { first, _ in first }
         guard !own.isEmpty else { return nil }
         var found: (CollectiveCall, CollectiveCall)?
         for other in records.indices where other != rank {
             for call in records[other].state.recent {
                 guard
-                    let mine = own.first(where: { $0.channel == call.channel && $0.sequence == call.sequence }),
+                    let mine = own[Place(channel: call.channel, sequence: call.sequence)],
                     !mine.operation.agrees(with: call.operation), call.sequence < found?.0.sequence ?? .max
                 else { continue }
                 found = other < rank ? (call, mine) : (mine, call)

@@ -28,6 +28,10 @@ extension Tape {
                 backend.tensor(numbers.map(Int32.init), Shape(numbers.count)),
                 into: backend.empty(Shape(numbers.count), .i32), after: backend.stream, layer: layer)
         }
-        return PendingNumbers { [backend] in try backend.array(counts.tensor, of: Int32.self).map(Int.init) }
+        return PendingNumbers { [backend] in
+            // A wait for the device's copy would neither end with the world nor say that there is nothing to copy.
+            try counts.tensor.ready?.wait()
+            return try backend.array(counts.tensor, of: Int32.self).map(Int.init)
+        }
     }
 }

@@ -19,6 +19,12 @@ extension DeviceWork {
     public var isBehind: Bool { isComplete }
 }
 
+/// A device's work of which the device itself takes the time.
+public protocol TimedWork: DeviceWork {
+    /// The device's seconds from its begin to its end; `nil` until it is over, and where it ended badly. Asking is no wait.
+    var seconds: Double? { get }
+}
+
 /// The completion of work that was started and runs elsewhere: waiting for it waits for that work alone.
 ///
 /// A tensor carries the event that completes it; an op that reads the tensor waits for the event. Whoever starts the

@@ -28,7 +28,8 @@ public struct StepMetrics: Sendable {
     public var stepSeconds: Double
     /// Mean loss on held-out text, in the steps that evaluate.
     public var heldOutLoss: Double?
-    /// What the exchanges of the first rank with others cost in the step, by kind of communicator and operation.
+    /// What the exchanges of the first rank with others cost in the step, by kind of communicator and operation; exposed
+    /// seconds that are not known are `null`.
     public var collectives: [OperationTotals.Row] = []
     /// For each MoE layer its index and each expert's share of the choices.
     public var expertShares: [(layer: Int, shares: [Double])]

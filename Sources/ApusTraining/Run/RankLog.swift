@@ -28,10 +28,9 @@ final class RankLog {
     /// - Throws: ``MetricsFileError``.
     func append(step: Int, seconds: Double, _ collectives: OperationTotals?, _ memory: MemoryStatistics) throws {
         guard every > 0, step % every == 0 else { return }
-        let waited = collectives?.exposedSeconds ?? 0
-        let line =
-            "step \(step)  \(decimal(seconds, 3)) s, \(decimal(waited, 3)) of them waiting for other ranks  "
-            + "\(formatBytes(memory.totalPeak))\n"
+        // Not known on GPUs.
+        let waited = collectives?.exposedSeconds.map { ", \(decimal($0, 3)) of them waiting for other ranks" } ?? ""
+        let line = "step \(step)  \(decimal(seconds, 3)) s\(waited)  \(formatBytes(memory.totalPeak))\n"
         guard fputs(line, file) >= 0, fflush(file) == 0 else { throw MetricsFileError(path: path, code: errno) }
     }
 }

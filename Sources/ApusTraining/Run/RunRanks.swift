@@ -20,9 +20,10 @@ final class RunRanks {
         let isStopped: Bool
         /// Whether all of them have written what they were saving.
         let isWritten: Bool
-        /// This rank's exchanges in the step.
-        let collectives: OperationTotals
-        /// What there is to say of ranks that have become slow, or are no longer.
+        /// This rank's exchanges in the step; the times of a GPU's are known when the step is over.
+        let collectives: CollectiveLedger
+        /// What there is to say of ranks that have become slow, or are no longer: nothing on GPUs, where nobody knows how
+        /// long which of them waited.
         let lines: [String]
     }
 
@@ -57,16 +58,17 @@ final class RunRanks {
     ///
     /// - Throws: ``CollectiveError``.
     func endStep(_ step: Int, isStopped: Bool, isWritten: Bool) throws -> StepNews {
-        let totals = OperationTotals(ledger)
+        let collectives = ledger.take()
         let seconds = Double(HostClock.nanoseconds - stepBegin) * 1e-9
         guard world.size > 1 else {
-            return StepNews(isStopped: isStopped, isWritten: isWritten, collectives: totals, lines: [])
+            return StepNews(isStopped: isStopped, isWritten: isWritten, collectives: collectives, lines: [])
         }
-        let own = [isStopped ? 1 : 0, isWritten ? 1 : 0, Int(seconds * 1e9), Int(totals.exposedSeconds * 1e9)]
-        let all = try world.collected(own)
-        let times = all.map { StepTime(seconds: Double($0[2]) * 1e-9, waited: Double($0[3]) * 1e-9) }
+        let waited = OperationTotals(collectives).exposedSeconds.map { Int($0 * 1e9) }
+        let all = try world.collected([isStopped ? 1 : 0, isWritten ? 1 : 0, Int(seconds * 1e9), waited ?? -1])
+        let times = all.filter { $0[3] >= 0 }
+            .map { StepTime(seconds: Double($0[2]) * 1e-9, waited: Double($0[3]) * 1e-9) }
         return StepNews(
-            isStopped: all.contains { $0[0] > 0 }, isWritten: all.allSatisfy { $0[1] > 0 }, collectives: totals,
-            lines: stragglers.note(step: step, times))
+            isStopped: all.contains { $0[0] > 0 }, isWritten: all.allSatisfy { $0[1] > 0 }, collectives: collectives,
+            lines: times.count == all.count ? stragglers.note(step: step, times) : [])
     }
 }

@@ -38,8 +38,8 @@ public final class TrainingRun {
     private var log: RunLog?
     /// On the others.
     private var rankLog: RankLog?
-    /// What the exchanges of steps cost that were not looked at yet.
-    private var collectives: [Int: OperationTotals] = [:]
+    /// The exchanges of steps that were not looked at yet.
+    private var collectives: [Int: CollectiveLedger] = [:]
     /// Tokens of the largest batch, or share of one, that is prepared ahead, some 100 MB.
     private static let mostTokensAhead = 1 << 23
     /// Damaged checkpoints that resuming passed over; the next save removes them.
@@ -180,7 +180,7 @@ public final class TrainingRun {
     private func finish(_ enqueued: EnqueuedStep, seconds: Double, _ trace: Trace?) throws {
         let result = try result(of: enqueued)
         let heldOutLoss = try evaluateIfDue(enqueued.step, trace)
-        let exchanges = collectives.removeValue(forKey: enqueued.step)
+        let exchanges = collectives.removeValue(forKey: enqueued.step).map(OperationTotals.init)
         try rankLog?.append(step: enqueued.step, seconds: seconds, exchanges, backend.allocator.statistics)
         guard let log else { return }
         var metrics = log.metrics(

@@ -52,7 +52,10 @@ enum FakeDriver {
         }
     }
 
-    static func finishEvents() { state.withLock { $0.pendingEvents = [] } }
+    /// The device comes past all events, or past all but the latest `left`.
+    static func finishEvents(besides left: Int = 0) {
+        state.withLock { $0.pendingEvents = Set($0.pendingEvents.sorted().suffix(left)) }
+    }
 
     /// Notes a call, and fails it if it is to fail.
     static func note(_ call: String, _ body: (inout State) -> Int32 = { _ in 0 }) -> Int32 {

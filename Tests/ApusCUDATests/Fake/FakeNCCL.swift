@@ -19,6 +19,8 @@ enum FakeNCCL {
         var failures: [String: Int32] = [:]
         /// What communicators say of themselves.
         var asynchronous: Int32 = 0
+        /// A communicator that is not aborted before ``FakeNCCL/reset()``.
+        var hanging: Int?
         /// What the communicators were asked to be.
         var configurations: [Configuration] = []
         /// The first bytes of the ids of communicators.
@@ -98,7 +100,11 @@ enum FakeNCCL {
             },
             finalize: { _ in FakeNCCL.note("finalize") },
             destroy: { _ in FakeNCCL.note("destroy") },
-            abort: { _ in FakeNCCL.note("abort") },
+            abort: { communicator in
+                let handle = Int(bitPattern: communicator)
+                while FakeNCCL.state.withLock({ $0.hanging == handle }) { usleep(1000) }
+                return FakeNCCL.note("abort")
+            },
             asynchronous_error: { _, code in
                 code.pointee = FakeNCCL.state.withLock(\.asynchronous)
                 return 0
