@@ -4,6 +4,24 @@ import ApusKernels
 import ArgumentParser
 
 extension DeviceChoice {
+    /// The backend of this rank among those of `world`, as ``backend(threads:memoryLimit:batchInvariant:deterministic:)``
+    /// gives it to one alone; `auto` is the same on all ranks. Every rank calls this.
+    func backend(
+        over world: any Collective, threads: Int?, memoryLimit: Int?, deterministic: Bool
+    ) throws -> any Backend {
+        guard self == .automatic, world.size > 1 else {
+            return try backend(threads: threads, memoryLimit: memoryLimit, deterministic: deterministic)
+        }
+        let found = try DeviceChoice.gpu(memoryLimit, deterministic: deterministic)
+        switch try CUDAWorld.choice(CUDAWorld.RankDevice(found), over: world) {
+        case .gpus: return try found.get()
+        case .processors(let reason):
+            if let reason, world.rank == 0 { writeError("note: \(reason); all ranks compute on the CPU") }
+            return try DeviceChoice.cpu.backend(
+                threads: threads, memoryLimit: memoryLimit, deterministic: deterministic)
+        }
+    }
+
     /// Runs `body` with the communicator by which ranks exchange tensors of `backend`: that of the host, or, between GPUs,
     /// one over it. Every rank calls this.
     ///

@@ -20,17 +20,29 @@ enum DeviceChoice: String, ExpressibleByArgument, CaseIterable {
         threads: Int?, memoryLimit: Int?, batchInvariant: Bool = false, deterministic: Bool = true
     ) throws -> any Backend {
         guard self != .cpu else { return processor(threads, memoryLimit, batchInvariant) }
-        do {
-            return try CUDABackend(
-                ordinal: CUDADevice.ordinal(forProcess: World.rankOnThisMachine), memoryLimit: memoryLimit,
-                batchInvariant: batchInvariant, deterministic: deterministic)
-        } catch let problem as LibraryProblem {
+        switch try DeviceChoice.gpu(memoryLimit, batchInvariant: batchInvariant, deterministic: deterministic) {
+        case .success(let backend): return backend
+        case .failure(let problem):
             guard self == .automatic else {
                 throw CommandError("--device cuda: \(problem); --device cpu computes without it")
             }
             // Without a driver there is nothing to tell: most machines have no GPU.
             if case .success = CUDADriver.shared { writeError("note: \(problem); computing on the CPU") }
             return processor(threads, memoryLimit, batchInvariant)
+        }
+    }
+
+    /// The GPU of this process, or why it cannot be used.
+    static func gpu(
+        _ memoryLimit: Int?, batchInvariant: Bool = false, deterministic: Bool
+    ) throws -> Result<CUDABackend, LibraryProblem> {
+        do {
+            return .success(
+                try CUDABackend(
+                    ordinal: CUDADevice.ordinal(forProcess: World.rankOnThisMachine), memoryLimit: memoryLimit,
+                    batchInvariant: batchInvariant, deterministic: deterministic))
+        } catch let problem as LibraryProblem {
+            return .failure(problem)
         }
     }
 

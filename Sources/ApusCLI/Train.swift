@@ -60,7 +60,8 @@ struct Train: ParsableCommand {
     private func train(_ recipe: Recipe, on world: any Collective) throws {
         let folder = out ?? "runs/\(recipeName)"
         let backend = try device.backend(
-            threads: recipe.training.threads ?? World.threadsPerRank, memoryLimit: recipe.training.memoryLimit,
+            over: world, threads: recipe.training.threads ?? World.threadsPerRank,
+            memoryLimit: recipe.training.memoryLimit,
             deterministic: recipe.training.deterministic)
         try device.exchanging(backend, over: world) { try train(recipe, folder: folder, on: backend, $0) }
     }

@@ -16,6 +16,8 @@ public struct CUDADevice: Sendable {
     public let cache: Int
     /// Bytes of shared memory that one block may ask for.
     public let sharedMemory: Int
+    /// Where it is on the machine's bus, the same number for every process that sees it.
+    let place: Int
     let handle: apus_cu_device
 
     /// The oldest compute capability that the kernels are written for.
@@ -68,6 +70,8 @@ public struct CUDADevice: Sendable {
         cache = try attribute(APUS_CU_L2_BYTES)
         sharedMemory = try attribute(APUS_CU_SHARED_MEMORY_PER_BLOCK_OPTIN)
         memory = bytes
+        let bus = [APUS_CU_PCI_DOMAIN, APUS_CU_PCI_BUS, APUS_CU_PCI_DEVICE]
+        place = try bus.reduce(0) { try $0 << 16 | attribute($1) }
         handle = device
         guard capability >= CUDADevice.oldestCapability else {
             throw LibraryProblem.tooOld(

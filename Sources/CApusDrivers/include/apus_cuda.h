@@ -30,6 +30,9 @@ typedef struct apus_cu_graph_runnable_object *apus_cu_graph_runnable;
 #define APUS_CU_SHARED_MEMORY_PER_BLOCK_OPTIN 97
 #define APUS_CU_MULTIPROCESSORS 16
 #define APUS_CU_L2_BYTES 38
+#define APUS_CU_PCI_BUS 33
+#define APUS_CU_PCI_DEVICE 34
+#define APUS_CU_PCI_DOMAIN 50
 #define APUS_CU_CAPABILITY_MAJOR 75
 #define APUS_CU_CAPABILITY_MINOR 76
 
