@@ -85,7 +85,16 @@ public struct LayoutComparison {
                     descent: descended[index], adamWNorm: (reference.adamW.weights[scale] ?? []).norm,
                     adamW: stepped[index])
             },
-            losses: losses, choices: try freeChoices(), isReplayed: replays)
+            losses: losses, choices: try freeChoices(), isReplayed: replays, hasKinks: hasKinks)
+    }
+
+    private var hasKinks: Bool {
+        recipe.model.feedForward.contains { layer in
+            switch layer {
+            case .dense: recipe.model.activation == .relu
+            case .moe(let moe): moe.activation == .relu
+            }
+        }
     }
 
     /// Whether the one-rank run had a pass for each of this layout's, whose routing it can take.
