@@ -42,6 +42,9 @@ import Testing
         let counts = model.parameterCounts()
         // An expert has 2 x 16 x 8 parameters.
         #expect(counts.experts == 4 * 256 && counts.activeExperts == 256 && counts.total - counts.active == 3 * 256)
+        // In training it meets as many as the gate leaves it: 2 x 256 operations each.
+        #expect(model.flopsPerToken(meanContext: 4).experts == 4 * 512)
+        #expect(model.flopsPerToken(meanContext: 4, choices: [0: 1.5]).experts == 1.5 * 512)
     }
 
     /// Published totals and active parameters, which count tables and head whole.

@@ -90,17 +90,20 @@ extension ModelConfiguration {
     }
 
     /// Operations for one token that sees `meanContext` keys on average (see ``meanContext(sequence:)``).
-    public func flopsPerToken(meanContext: Double) -> TokenFLOPs {
+    ///
+    /// - Parameter choices: Choices of a token on average, by layer, where they are other than K: those of a gate that goes
+    ///   from dense to sparse.
+    public func flopsPerToken(meanContext: Double, choices: [Int: Double] = [:]) -> TokenFLOPs {
         let (width, query) = (Double(width), Double(heads * headWidth))
         let key = Double(keyValueHeads * headWidth)
         var (experts, dense, routers) = (0.0, 0.0, 0.0)
-        for part in feedForward {
+        for (layer, part) in feedForward.enumerated() {
             switch part {
             case .dense(let inner): dense += 2 * width * Double(inner) * activation.products
             case .moe(let moe):
                 let expert = 2 * width * Double(moe.width) * moe.activation.products
                 let passes = Double(moe.passes)
-                experts += passes * Double(moe.choices) * expert
+                experts += passes * (choices[layer] ?? Double(moe.choices)) * expert
                 dense += 2 * width * Double(moe.sharedWidth) * moe.activation.products
                 if moe.isResidual { dense += expert + 2 * width * 2 }
                 if moe.sharedWidth > 0 { dense += 2 * width * Double(moe.sharedCombination.coefficients) }

@@ -33,6 +33,7 @@ struct RecipeReader {
         guard let model, log.isEmpty else { return nil }
         checkRows(model, data, training, top.section("training"))
         checkPooling(model, training, top.section("training"))
+        checkAnnealing(model, training, section)
         checkSizes(model, section)
         return Recipe(
             seed: UInt64(seed), model: model, data: data, training: training, distillation: distillation,
@@ -66,6 +67,15 @@ struct RecipeReader {
             pooled.isEmpty || training.microBatch == training.batch, "micro_batch",
             "is \(training.microBatch) of a batch of \(training.batch), with model.experts.losses.scope: pooled",
             "use \(training.batch), or scope: layer")
+    }
+
+    /// A model is used with one expert for each token, which it must have learned with.
+    private func checkAnnealing(_ model: ModelConfiguration, _ training: TrainingConfiguration, _ section: Section) {
+        let steps = model.feedForward.indices.compactMap { model.moe(layer: $0)?.router.annealing?.steps }.max() ?? 0
+        section.section("experts").section("router").section("annealing").require(
+            steps <= training.steps, "steps",
+            "is \(steps), more than training.steps \(training.steps), which would end before the gate is sparse",
+            "use at most \(training.steps), or training.steps of at least \(steps)")
     }
 
     /// What no key is to blame for alone.

@@ -12,7 +12,6 @@ final class RunLog {
     private let eventFile: EventFile
     private let progress: ProgressLine
     private let peak: Double
-    private let flops: Double
     private var secondsPerStep: Double?
     private var monitor = LoadMonitor()
     /// The loads of all experts over the steps told of.
@@ -32,13 +31,23 @@ final class RunLog {
         eventFile = try EventFile(folder: "\(folder)/tensorboard", afterStep: step, of: recipe.training.steps)
         // Every rank computes with as much.
         peak = Double(ranks) * (try MachineSpeed.peak(recipe.training.precision.modelType, backend: backend))
+    }
+
+    /// Model FLOPs of training on one of the `tokens` of a step.
+    private func flops(_ routing: RoutingSummary, tokens: Double) -> Double {
+        // K experts compute a token, but what an annealed gate leaves of them changes from step to step.
+        let annealed = routing.layers.filter { recipe.model.moe(layer: $0.layer)?.router.annealing != nil }
+        let choices = annealed.map { ($0.layer, Double($0.choices.reduce(0, +)) / tokens) }
         let context = recipe.model.meanContext(sequence: recipe.data.sequenceLength)
-        flops = recipe.model.flopsPerToken(meanContext: context).training
+        return recipe.model.flopsPerToken(
+            meanContext: context, choices: Dictionary(uniqueKeysWithValues: choices)
+        ).training
     }
 
     /// What there is to tell of a step that took `seconds`.
     func metrics(_ result: TrainStep.Result, step: Int, learningRate: Double, seconds: Double) -> StepMetrics {
         let tokens = Double(recipe.training.batch * recipe.data.sequenceLength)
+        let flops = flops(result.routing, tokens: tokens)
         return StepMetrics(
             step: step, loss: Double(result.loss), divergence: result.divergence.map(Double.init),
             balanceLoss: result.routing.balance, zLoss: result.routing.z,

@@ -199,6 +199,10 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe(
             "every: 2", "every: 2\n    router: {annealing: {steps: 9, end: 3}}", "annealing.end is 3", "above start 2"),
         BadRecipe(
+            "every: 2", "every: 2\n    router: {annealing: {steps: 101}}",
+            "test.yaml:13: model.experts.router.annealing.steps is 101", "more than training.steps 100",
+            "use at most 100, or training.steps of at least 101"),
+        BadRecipe(
             "every: 2", "every: 2\n    router: {scoring: sigmoid, annealing: {steps: 9}}",
             "model.experts.router.annealing is a softmax", "softmax-top-k"),
         BadRecipe(
