@@ -65,11 +65,11 @@ extension CUDATests {
             // The stream computes for longer than an exchange may take, and then comes to this one.
             usleep(600_000)
             #expect(gpus.world.failure == nil)
-            FakeDriver.finishEvents(besides: 1)
             let begin = ContinuousClock.now
+            FakeDriver.finishEvents(besides: 1)
             let words = reason { try sum.ready?.wait() }
             let waited = begin.duration(to: .now)
-            #expect(waited > .milliseconds(250) && waited < .seconds(10))
+            #expect(waited > .milliseconds(300) && waited < .seconds(10))
             #expect(
                 words?.hasPrefix(
                     "time-out: rank 0 waited 0.3 seconds in all-reduce (sum) of 8 f32, call 1 on world (NCCL), layer 3")
@@ -145,7 +145,11 @@ extension CUDATests {
             #expect(
                 gpus.world.abortProblem?.hasPrefix("NCCL has not aborted 1 of 2 communicators within 2.0 seconds")
                     == true)
-            FakeNCCL.state.withLock { $0.hanging = nil }
+            FakeNCCL.state.withLock { state in
+                state.hanging = nil
+                state.calls = []
+            }
+            #expect(FakeNCCL.hasSeen("abort"), "what hung is left to itself")
         }
 
         @Test func `numbers on their way to a rank do not outlast the world`() throws {
@@ -155,6 +159,7 @@ extension CUDATests {
             FakeDriver.finishEvents(besides: 1)
             // The driver would wait for a copy of what nobody sends, and then give what happened to be there.
             #expect(reason { _ = try numbers.wait() }?.hasPrefix("time-out: rank 0 waited 0.3 seconds") == true)
+            #expect(FakeNCCL.hasSeen("abort"))
         }
 
         @Test func `a communicator that cannot be made says why`() throws {

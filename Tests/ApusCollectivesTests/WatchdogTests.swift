@@ -90,6 +90,28 @@ struct WatchdogTests {
         for dog in dogs.reversed() { dog.stop() }
     }
 
+    @Test func `a rank that waits for a watchdog that is slow to begin is not taken for lost`() throws {
+        let notes = Notes()
+        let (listener, address) = try WatchSocket.listen(isOneMachine: true)
+        let settings = Watchdog.Settings(
+            rank: 0, size: 2, silence: .seconds(20), token: address.token,
+            announce: { error in notes.announced.withLock { $0.append((0, error)) } }, exit: {})
+        let host = watchdog(settings, notes)
+        let start = RankThread {
+            pause(milliseconds: 400)
+            host.host(listener)
+        }
+        let connection = try WatchSocket.connect(
+            to: address, rank: 1, patience: .seconds(20), pause: .milliseconds(20))
+        start.join()
+        // Some looks of the host, each of which would find a connection that was given up.
+        pause(milliseconds: 600)
+        #expect(notes.ends.isEmpty, "\(notes.ends)")
+        connection.send(.leaving)
+        host.leave()
+        host.stop()
+    }
+
     @Test func `a rank that goes without a word ends all the others`() throws {
         let notes = Notes()
         let call = CollectiveCall(

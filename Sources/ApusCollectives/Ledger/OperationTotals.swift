@@ -21,7 +21,7 @@ public struct OperationTotals: Sendable, Equatable {
             calls += cost.count.calls
             bytes += cost.count.bytes
             seconds += cost.seconds
-            exposedSeconds = exposedSeconds + cost.exposedSeconds
+            exposedSeconds = sum(exposedSeconds, cost.exposedSeconds)
         }
     }
 
@@ -54,11 +54,11 @@ public struct OperationTotals: Sendable, Equatable {
     }
 
     /// Seconds that held the rank up, over all rows; `nil` where one row's are not known.
-    public var exposedSeconds: Double? { rows.reduce(0) { $0 + $1.exposedSeconds } }
+    public var exposedSeconds: Double? { rows.reduce(0) { sum($0, $1.exposedSeconds) } }
 }
 
 /// Both added; `nil` where one is not known.
-private func + (left: Double?, right: Double?) -> Double? { left.flatMap { left in right.map { left + $0 } } }
+private func sum(_ left: Double?, _ right: Double?) -> Double? { left.flatMap { left in right.map { left + $0 } } }
 
 extension CollectiveLedger {
     /// What a communicator is for: its name without the numbers of groups, `expert4` for `expert4.1`, `expert/tensor` for

@@ -99,32 +99,48 @@ enum WatchSocket {
 
     /// Connects to the watchdog at the first of its addresses where it answers.
     ///
+    /// A connection over which this rank has named itself stays open until one is answered: the watchdog may only be slow, and
+    /// would take a rank whose connection closes for lost.
+    ///
+    /// - Parameter pause: How long each address is waited for before the next is tried too.
     /// - Throws: ``MPIProblem/unwatched(reason:)`` when there is none within `patience`.
     static func connect(
-        to address: WatchAddress, rank: Int, patience: Duration
+        to address: WatchAddress, rank: Int, patience: Duration, pause: Duration = .seconds(3)
     ) throws(MPIProblem) -> WatchConnection {
         let isNeighbour = address.host == WatchAddress.hostName
         let loopback = "127.0.0.1"
         let candidates = isNeighbour ? [loopback] + address.addresses.filter { $0 != loopback } : address.addresses
         let deadline = ContinuousClock.now + patience
         var words = "no address"
+        var asked: [String: WatchConnection] = [:]
         repeat {
             for candidate in candidates {
-                guard let descriptor = connect(candidate, address.port) else {
-                    words = "\(candidate) port \(address.port): \(systemWords())"
-                    continue
+                if asked[candidate] == nil {
+                    guard let descriptor = connect(candidate, address.port) else {
+                        words = "\(candidate) port \(address.port): \(systemWords())"
+                        continue
+                    }
+                    let connection = WatchConnection(descriptor)
+                    connection.send(.hello(token: address.token, rank: rank))
+                    asked[candidate] = connection
+                    words = "\(candidate) port \(address.port) does not answer"
                 }
-                let connection = WatchConnection(descriptor)
-                connection.send(.hello(token: address.token, rank: rank))
-                _ = poll([(descriptor, Int16(POLLIN))], milliseconds: 3000)
-                // Whoever knows the world greets back; a stranger at the same address does not. What follows the
-                // greeting is for the watch.
-                if case .alive? = connection.receive(limit: 1).first { return connection }
-                words = "\(candidate) port \(address.port) does not answer"
+                if let answered = answered(asked.values, within: pause) { return answered }
+                asked = asked.filter { !$0.value.isClosed }
             }
             usleep(50_000)
         } while .now < deadline
         throw .unwatched(reason: words)
+    }
+
+    /// The connection over which the watchdog greets back. Whoever knows the world does; a stranger at the same address does
+    /// not. What follows the greeting is for the watch.
+    private static func answered(_ asked: some Collection<WatchConnection>, within pause: Duration) -> WatchConnection?
+    {
+        _ = poll(asked.map { ($0.descriptor, Int16(POLLIN)) }, milliseconds: pause.microseconds / 1000)
+        return asked.first { connection in
+            if case .alive? = connection.receive(limit: 1).first { true } else { false }
+        }
     }
 
     /// Takes the next connection that waits.
