@@ -166,7 +166,11 @@ public struct MoEConfiguration: Sendable, Equatable {
     public var parametersOf: Int?
 
     /// Experts that compute a token outside training: one where a gate is annealed, 2 K where it is used twice, else K.
-    public var servedChoices: Int { router.annealing == nil ? choices * passes : 1 }
+    public var servedChoices: Int { router.annealing == nil ? leastExperts : 1 }
+
+    /// Experts that a token goes through in training, so that a layer has at least as many: 2 K where the gate is used twice,
+    /// else K.
+    public var leastExperts: Int { choices * passes }
 
     /// How often the experts compute each token: for two states of it, or for one.
     public var passes: Int { shortcut?.isDual == true ? 2 : 1 }

@@ -5,7 +5,7 @@
 // the next one's products are under way. A group writes its result through two panels of 64 x 64 and bulk stores, so
 // that one group may write while the other multiplies. A persistent grid walks tiles expert by expert, 8 tiles of rows
 // to a strip of columns. Three warps have nothing to do for the product; two kernels have rows moved by them that are not the
-// product's, which takes a quarter of the time of a launch of its own.
+// product's, which takes a third of the time of a launch of its own.
 //
 // Floor as in grouped_bf16.cu, at the whole rate of the tensor cores. Launch: as many blocks as multiprocessors, 384
 // threads, 232,448 bytes of shared memory. Needs sm_90a, extents and strides of multiples of 8 elements, E at most 256.

@@ -76,7 +76,8 @@ struct CallLog {
     /// Takes note that this rank has come to a call.
     private mutating func enter(_ call: CollectiveCall) {
         state.lastCall = call
-        state.reached[call.channel] = call.sequence
+        // A call that ended unseen may be noted after the next one has begun.
+        state.reached[call.channel] = max(state.reached[call.channel] ?? 0, call.sequence)
         var calls = recent[call.channel, default: []]
         recent[call.channel] = nil
         if calls.count >= 2 * CallLog.memory { calls.removeFirst(CallLog.memory) }

@@ -32,7 +32,7 @@ public struct ModelFolder {
             family: configuration.family, configuration: configuration.configuration, further: further)
         let entries = tensors.shards.flatMap { $0.entries.map { (name: $0.name, shape: $0.shape) } }
         placements = try map.placements(of: entries)
-        passedOver = entries.map(\.name).filter(map.isOfPredictionLayer)
+        passedOver = map.predictionLayer(in: entries.map(\.name))
     }
 
     /// The type most of the weights are stored in: `bf16` when any tensor is.

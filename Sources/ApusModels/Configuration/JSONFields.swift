@@ -61,9 +61,9 @@ struct JSONFields {
 
     // MARK: Typed values; a `default` stands in for an absent key or null, and without one that is an error
 
-    func integer(_ keys: String..., default standard: Int? = nil, from least: Int = 0) throws(ModelConfigurationError)
-        -> Int
-    {
+    func integer(
+        _ keys: String..., default standard: Int? = nil, from least: Int = 0, to most: Int = .max
+    ) throws(ModelConfigurationError) -> Int {
         guard let (key, value) = try value(anyOf: keys) else {
             guard let standard else { throw missing(keys[0]) }
             return standard
@@ -71,6 +71,7 @@ struct JSONFields {
         guard case .integer(let integer) = value, integer >= least else {
             throw wrong(key, value, "a whole number from \(least)")
         }
+        guard integer <= most else { throw wrong(key, value, "a whole number of at most \(most)") }
         return integer
     }
 

@@ -12,6 +12,9 @@ extension HubFamily {
     /// trained with (section 4.2). The files do not say.
     static let deepSeekBiasRate: Float = 0.001
 
+    /// What sums and products of widths are formed of before the model's sizes are checked; those do not overflow.
+    private static let widest = 1 << 30
+
     /// The model that DeepSeek's `config.json` describes.
     ///
     /// V2: softmax over all experts, the K highest of all or of the groups whose best expert is highest. V3: sigmoid, a bias
@@ -47,9 +50,9 @@ extension HubFamily {
         return try LatentConfiguration(
             queryRank: isNull ? nil : fields.integer("q_lora_rank", default: 1536, from: 1),
             keyValueRank: fields.integer("kv_lora_rank", default: 512, from: 1),
-            plainWidth: fields.integer("qk_nope_head_dim", default: 128, from: 1),
-            rotaryWidth: fields.integer("qk_rope_head_dim", default: 64, from: 1),
-            valueWidth: fields.integer("v_head_dim", default: 128, from: 1),
+            plainWidth: fields.integer("qk_nope_head_dim", default: 128, from: 1, to: Self.widest),
+            rotaryWidth: fields.integer("qk_rope_head_dim", default: 64, from: 1, to: Self.widest),
+            valueWidth: fields.integer("v_head_dim", default: 128, from: 1, to: Self.widest),
             pairing: isInterleaved ? .neighbours : .halves)
     }
 
@@ -57,8 +60,9 @@ extension HubFamily {
         _ fields: JSONFields
     ) throws(ModelConfigurationError) -> [ModelConfiguration.FeedForward] {
         let layers = try layerCount(fields)
-        let width = try fields.integer("moe_intermediate_size", from: 1)
-        let shared = try fields.integer("n_shared_experts", default: self == .deepseekV2 ? 2 : 1, from: 1)
+        let width = try fields.integer("moe_intermediate_size", from: 1, to: Self.widest)
+        let shared = try fields.integer(
+            "n_shared_experts", default: self == .deepseekV2 ? 2 : 1, from: 1, to: Self.widest)
         // The paper's loss is formed over each sequence, and transformers has none.
         let balance = try fields.float("aux_loss_alpha", default: 0)
         let moe = try MoEConfiguration(

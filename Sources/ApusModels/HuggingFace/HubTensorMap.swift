@@ -51,7 +51,7 @@ public struct HubTensorMap: Sendable {
     /// Finds for each tensor of a file its place in the model.
     ///
     /// Buffers of rotary frequencies, which old files hold, are passed over, and so is DeepSeek-V3's prediction layer
-    /// (``isOfPredictionLayer(_:)``); nothing else may be left over.
+    /// (``predictionLayer(in:)``); nothing else may be left over.
     ///
     /// - Parameter tensors: names and shapes of all tensors of the file (of all shards).
     /// - Returns: placements in the model's order; together their slices are every tensor of the model once.
@@ -59,7 +59,8 @@ public struct HubTensorMap: Sendable {
     public func placements(
         of tensors: [(name: String, shape: [Int])]
     ) throws(TensorMapError) -> [TensorPlacement] {
-        var search = PlacementSearch(tensors.filter { !isOfPredictionLayer($0.name) })
+        let further = Set(predictionLayer(in: tensors.map(\.name)))
+        var search = PlacementSearch(tensors.filter { !further.contains($0.name) })
         var index = 0
         while index < parameters.count {
             let layer = parameters[index].layer
@@ -90,10 +91,15 @@ public struct HubTensorMap: Sendable {
     private static let mixtralWords = ["gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"]
     private static let deepSeekWords = ["shared_expert": "shared_experts"]
 
-    /// Whether a file of the family holds the tensor for something else than the model's own logits: the layer behind the
-    /// last, with which DeepSeek-V3 predicts the token after the next.
-    public func isOfPredictionLayer(_ hubName: String) -> Bool {
-        family == .deepseekV3 && hubName.hasPrefix("model.layers.\(configuration.layers).")
+    /// The tensors of a file that serve something else than the model's own logits: the layer behind the last, with which
+    /// DeepSeek-V3 predicts the token after the next. It is told by the projection that joins a token to a state; a layer
+    /// without one is a layer that the configuration does not count.
+    ///
+    /// - Parameter names: of all tensors of the file.
+    public func predictionLayer(in names: [String]) -> [String] {
+        let layer = "model.layers.\(configuration.layers)."
+        guard family == .deepseekV3, names.contains(layer + "eh_proj.weight") else { return [] }
+        return names.filter { $0.hasPrefix(layer) }
     }
 
     /// Names under which a file may hold a tensor of Apus whole, the usual one first.

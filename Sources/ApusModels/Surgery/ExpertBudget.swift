@@ -19,8 +19,8 @@ public enum ExpertBudget: Sendable, Equatable {
         switch self {
         case .eachLayer(let count):
             for layer in layers {
-                guard let moe = model.moe(layer: layer), count < moe.choices else { continue }
-                throw .belowChoices(folder: folder, layer: layer, kept: count, choices: moe.choices)
+                guard let moe = model.moe(layer: layer), count < moe.leastExperts else { continue }
+                throw .belowChoices(folder: folder, layer: layer, kept: count, choices: moe.leastExperts)
             }
             if count >= most { throw .nothingToPrune(folder: folder, most: most) }
         case .share(let share):
@@ -30,7 +30,7 @@ public enum ExpertBudget: Sendable, Equatable {
             }
             let (all, needed) = layers.reduce((0, 0)) { sum, layer in
                 guard let moe = model.moe(layer: layer) else { return sum }
-                return (sum.0 + moe.experts, sum.1 + moe.choices)
+                return (sum.0 + moe.experts, sum.1 + moe.leastExperts)
             }
             let kept = Self.count(share, of: all)
             if kept < needed {
@@ -55,7 +55,7 @@ public enum ExpertBudget: Sendable, Equatable {
             var kept: [Int: [Int]] = [:]
             var rest: [(score: Double, layer: Int, expert: Int)] = []
             for (layer, experts) in ranked {
-                let least = model.moe(layer: layer)?.choices ?? 0
+                let least = model.moe(layer: layer)?.leastExperts ?? 0
                 kept[layer] = Array(experts.prefix(least))
                 rest += experts.dropFirst(least).map { (scores[layer]?[$0] ?? 0, layer, $0) }
             }

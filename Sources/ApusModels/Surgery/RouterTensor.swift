@@ -37,8 +37,11 @@ extension StoredWeights {
     ///   ``SurgeryError/sharedExperts(folder:layer:owner:)`` for the first layer without experts of its own.
     func requireKnownRouters() throws(SurgeryError) {
         for layer in configuration.feedForward.indices {
-            guard let owner = configuration.moe(layer: layer)?.parametersOf else { continue }
-            throw .sharedExperts(folder: path, layer: layer, owner: owner)
+            guard let moe = configuration.moe(layer: layer) else { continue }
+            if let owner = moe.parametersOf { throw .sharedExperts(folder: path, layer: layer, owner: owner) }
+            if let groups = moe.router.groupLimit?.groups {
+                throw .groupedExperts(folder: path, layer: layer, groups: groups)
+            }
         }
         for parameter in parameters where parameter.role == .router && RouterTensor(parameter) == nil {
             throw .unknownRouter(folder: path, tensor: parameter.name)

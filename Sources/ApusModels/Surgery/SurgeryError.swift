@@ -24,6 +24,8 @@ public enum SurgeryError: Error, Sendable, Equatable {
     case unknownRouter(folder: String, tensor: String)
     /// A layer has no experts of its own.
     case sharedExperts(folder: String, layer: Int, owner: Int)
+    /// A layer's experts are chosen by groups, which are runs of their numbers.
+    case groupedExperts(folder: String, layer: Int, groups: Int)
     /// A value outside its range.
     case wrongOption(name: String, found: String, wanted: String)
 }
@@ -60,6 +62,9 @@ extension SurgeryError: CustomStringConvertible {
         case .sharedExperts(let folder, let layer, let owner):
             "\(quoted(folder)): layer \(layer) computes with the experts of layer \(owner), which cannot be changed for one "
                 + "alone; give a model whose layers have experts of their own"
+        case .groupedExperts(let folder, let layer, let groups):
+            "\(quoted(folder)): the router of layer \(layer) chooses among \(groups) groups of experts, which other numbers of "
+                + "experts would mix up; give a model whose routers choose among all experts"
         case .wrongOption(let name, let found, let wanted):
             "\(name) is \(found); it must be \(wanted)"
         }

@@ -1,7 +1,8 @@
 /// Watches expert loads while a run goes on, and warns when an expert dies or a layer collapses.
 ///
 /// An expert is *dead* when no token has chosen it for ``window`` steps. A layer has *collapsed* when for as many steps
-/// its K busiest experts together got more than ``collapseShare`` of all choices, although there are more than 2 K.
+/// as many experts as a token goes through (K; for both states of a dual shortcut 2 K) together got more than
+/// ``collapseShare`` of all choices, although there are more than twice as many.
 /// Each is told once, and again only after it has recovered.
 public struct LoadMonitor: Sendable {
     /// Steps that a state must last to be told.
@@ -15,7 +16,7 @@ public struct LoadMonitor: Sendable {
     /// A monitor that has seen nothing.
     public init() {}
 
-    /// Takes in a step and returns the warnings that follow from it; `choices` is K of a layer.
+    /// Takes in a step and returns the warnings that follow from it; `choices` is how many experts a token of a layer goes through.
     public mutating func observe(_ summary: RoutingSummary, choices: (Int) -> Int) -> [String] {
         summary.layers.flatMap { layer in
             deadExperts(layer) + collapse(layer, choices: choices(layer.layer))

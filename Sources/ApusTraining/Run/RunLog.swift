@@ -65,7 +65,7 @@ final class RunLog {
         try eventFile.append(metrics)
         lastStep = metrics.step
         table.add(routing)
-        let warnings = monitor.observe(routing) { recipe.model.moe(layer: $0)?.choices ?? 1 }
+        let warnings = monitor.observe(routing) { recipe.model.moe(layer: $0)?.leastExperts ?? 1 }
         for warning in warnings { progress.note("warning: \(warning)") }
         let worst = routing.layers.max { $0.peakToMean < $1.peakToMean }
         let left = Double(recipe.training.steps - metrics.step)

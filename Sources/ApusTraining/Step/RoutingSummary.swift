@@ -25,7 +25,7 @@ public struct RoutingSummary: Sendable {
 
     /// The layers, in model order.
     public let layers: [Layer]
-    /// Mean balance loss of the layers before its coefficient; `nil` without MoE layers.
+    /// Mean balance loss of the layers before its coefficient, of a dual shortcut's layer the sum of both states'; `nil` without MoE layers.
     public let balance: Double?
     /// Mean z-loss of the layers before its coefficient; `nil` when not asked for.
     public let z: Double?

@@ -133,6 +133,15 @@ import Testing
             "'num_key_value_heads' is 8"
         ),
         (Fixture.deepseekV3, "\"n_shared_experts\": 1", "\"n_shared_experts\": 0", "'n_shared_experts' is 0"),
+        // Widths whose sums and products would not be numbers.
+        (
+            Fixture.deepseekV3, "\"n_shared_experts\": 1", "\"n_shared_experts\": 4611686018427387904",
+            "'n_shared_experts' is 4611686018427387904"
+        ),
+        (
+            Fixture.deepseekV3, "\"qk_nope_head_dim\": 128", "\"qk_nope_head_dim\": 9223372036854775807",
+            "'qk_nope_head_dim' is 9223372036854775807"
+        ),
         (Fixture.deepseekV3, "\"type\": \"yarn\"", "\"type\": \"dynamic\"", "'rope_scaling.type' is 'dynamic'"),
         (
             Fixture.deepseekV3, "\"type\": \"yarn\"", "\"type\": \"yarn\", \"attention_factor\": 2.0",

@@ -125,7 +125,12 @@ import Testing
             file + [("model.layers.3.eh_proj.weight", [16, 32]), ("model.layers.3.embed_tokens.weight", [1])]
         if family == .deepseekV3 {
             #expect(try map.placements(of: further) == map.written)
-            #expect(further.map(\.name).filter(map.isOfPredictionLayer).count == 2)
+            #expect(map.predictionLayer(in: further.map(\.name)).count == 2)
+            // A layer that the configuration does not count is none of these.
+            let uncounted = ("model.layers.3.input_layernorm.weight", [16])
+            #expect(throws: TensorMapError(problems: [.leftOver(name: uncounted.0, shape: uncounted.1)])) {
+                try map.placements(of: file + [uncounted])
+            }
             #expect(throws: TensorMapError(problems: [.leftOver(name: "model.layers.4.norm.weight", shape: [1])])) {
                 try map.placements(of: further + [("model.layers.4.norm.weight", [1])])
             }

@@ -44,6 +44,28 @@ import Testing
         #expect(try made.names().count == source.names().count - 2 * 3)
     }
 
+    @Test func `groups of experts and states that are two are minded`() throws {
+        let grouped = SurgeryFixture.mixture([6]) { moe in
+            moe.router.groupLimit = GroupLimit(groups: 3, chosen: 2, score: .best)
+        }
+        let source = try fixture.store(grouped, as: "grouped")
+        #expect(throws: SurgeryError.groupedExperts(folder: source.path, layer: 0, groups: 3)) {
+            try Pruning.requirePrunable(source, .eachLayer(3))
+        }
+        #expect(throws: SurgeryError.groupedExperts(folder: source.path, layer: 0, groups: 3)) {
+            try Aggregation().surgery(of: source, source)
+        }
+        var dual = SurgeryFixture.mixture([4, 4]) { moe in
+            (moe.choices, moe.shortcut) = (1, ShortcutConfiguration(isDual: true))
+        }
+        dual.feedForward[0] = .dense(width: 14)
+        let twice = try fixture.store(dual, as: "twice")
+        #expect(throws: SurgeryError.belowChoices(folder: twice.path, layer: 1, kept: 1, choices: 2)) {
+            try Pruning.requirePrunable(twice, .eachLayer(1))
+        }
+        try Pruning.requirePrunable(twice, .eachLayer(2))
+    }
+
     @Test func `experts that no token chooses are not missed`() throws {
         let configuration = SurgeryFixture.mixture([4]) { moe in
             moe.router = RouterConfiguration(scoring: .sigmoid, renormalizes: true, biasRate: 0.01)

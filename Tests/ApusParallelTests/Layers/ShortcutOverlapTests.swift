@@ -32,13 +32,13 @@ struct ShortcutOverlapTests {
         }
         func experts(of count: Int, layer: Int) throws -> Range<Int> { try base.experts(of: count, layer: layer) }
         func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer { try base.mixture(local, experts: experts) }
-        func attention(_ local: SelfAttention) -> any AttentionLayer { SlowAttention(local: local) }
+        func attention(_ local: any DivisibleAttention) -> any AttentionLayer { SlowAttention(local: local) }
         func feedForward(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { SlowFeedForward(local: local) }
         func denseExpert(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { SlowFeedForward(local: local) }
     }
 
     private struct SlowAttention: AttentionLayer {
-        let local: SelfAttention
+        let local: any DivisibleAttention
         var rotary: RotaryTable? { local.rotary }
         func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable {
             ShortcutOverlapTests.idling(try local(x, context), on: context.tape)

@@ -121,19 +121,32 @@ public struct TEDTraffic: Sendable {
 
 extension TEDTraffic {
     private static func check(_ recipe: Recipe, _ layout: Layout) throws(TEDError) {
-        let parallel = recipe.parallel
-        let reason: String? =
-            parallel.sequenceParallel
-            ? "layout.sequence_parallel moves the residual stream too: switch it off"
-            : parallel.ranksPerNode != nil
-                ? "layout.ranks_per_node makes two all-to-alls of one: leave it out"
-                : !layout.expertTensor && layout.tensor > 1
-                    ? "layout.expert_tensor: false has no bridge to count: leave it out"
-                    : recipe.model.queryKeyNorm != .none && layout.tensor > 1
-                        ? "model.query_key_norm adds sums over the tensor group: use none"
-                        : recipe.model.feedForward.indices.contains { recipe.model.moe(layer: $0)?.shortcut != nil }
-                            ? "model.experts.shortcut may use the experts of a layer twice: leave it out"
-                            : nil
+        let (parallel, model) = (recipe.parallel, recipe.model)
+        let hasShortcut = model.feedForward.indices.contains { model.moe(layer: $0)?.shortcut != nil }
+        let refusals: [(applies: Bool, reason: String)] = [
+            (
+                parallel.sequenceParallel,
+                "layout.sequence_parallel moves the residual stream too: switch it off"
+            ),
+            (
+                parallel.ranksPerNode != nil,
+                "layout.ranks_per_node makes two all-to-alls of one: leave it out"
+            ),
+            (
+                !layout.expertTensor && layout.tensor > 1,
+                "layout.expert_tensor: false has no bridge to count: leave it out"
+            ),
+            (
+                model.queryKeyNorm != .none && layout.tensor > 1,
+                "model.query_key_norm adds sums over the tensor group: use none"
+            ),
+            (
+                model.latent != nil && layout.tensor > 1,
+                "model.latent has projections that are whole on each rank of a tensor group: use layout.tensor 1"
+            ),
+            (hasShortcut, "model.experts.shortcut may use the experts of a layer twice: leave it out"),
+        ]
+        let reason = refusals.first { $0.applies }?.reason
         if let reason { throw .notCounted(reason) }
     }
 }
