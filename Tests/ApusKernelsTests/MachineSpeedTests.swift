@@ -30,9 +30,12 @@ import Testing
     @Test func `two threads or one, no product passes the peak`() throws {
         for threads in [1, 2] {
             let backend = CPUBackend(threadCount: threads)
-            let peak = MachineSpeed.peak(.f32, pool: backend.pool)
-            // A busy machine may slow either measurement, so the bound is loose.
-            #expect(try MachineSpeed.product(.f32, backend: backend) < 1.5 * peak)
+            // Other programs may slow any measurement: the peak is the highest of several, before and after, and the bound is
+            // loose.
+            func peak() -> Double { MachineSpeed.peak(.f32, pool: backend.pool) }
+            let before = max(peak(), peak())
+            let product = try MachineSpeed.product(.f32, backend: backend)
+            #expect(product < 1.5 * max(before, peak(), peak()))
         }
     }
 }
