@@ -66,9 +66,10 @@ bench: ## measure speed and memory; BENCH='train gemm ...' picks among `apus ben
 	@$(MAKE) --no-print-directory build
 	@set -e; for name in $(BENCH); do printf '\n$$ apus bench %s\n' "$$name"; $(APUS) bench "$$name"; done
 
-lint: ## check Swift format and the tree
+lint: ## check Swift format, the tree and the quality report's sums
 	$(SWIFT) format lint --strict --parallel --recursive $(SWIFT_SOURCES)
 	@Scripts/check-tree.sh
+	@python3 Benchmarks/quality.py self-check
 
 format: ## rewrite Swift files in the project's format
 	$(SWIFT) format --in-place --parallel --recursive $(SWIFT_SOURCES)
