@@ -8,6 +8,7 @@ Usage:
     python3 Benchmarks/quality.py run --device cuda --data linux8k --minutes 9 --at-once 3 --work runs/quality
     python3 Benchmarks/quality.py run --scale cpu --rows dense,residual --seeds 1,2
     python3 Benchmarks/quality.py run --scale smoke --results /tmp/smoke.json
+    python3 Benchmarks/quality.py numbers --device cuda --data linux8k
     python3 Benchmarks/quality.py merge quality-of-the-gpu.json
     python3 Benchmarks/quality.py report
 """
@@ -18,11 +19,12 @@ import subprocess
 import sys
 import time
 
+import quality_numbers
 import quality_recipe
 import quality_statistics
 from quality_rows import SCALES, jobs, rows
-from quality_run import Context, Runner
-from quality_store import Store
+from quality_run import Context, Runner, machine, output
+from quality_store import Store, deviations
 
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent
@@ -42,7 +44,7 @@ def list_rows(args):
 
 def is_close(row, store, context, seeds):
     """Whether a difference of the row is below three of its standard errors."""
-    deviations = store.deviations()
+    known = deviations(store.entries.values())
     for comparison in row.comparisons:
         job = context.jobs[comparison.ours]
         if job.base not in context.digests:
@@ -52,7 +54,7 @@ def is_close(row, store, context, seeds):
         losses = [[entry["loss"] for entry in side if entry] for side in entries]
         if not all(losses):
             continue
-        spread = deviations.get((context.scale_of(job), job.pool), (None, 0))
+        spread = known.get((context.scale_of(job), job.pool), (None, 0))
         value, error, _ = quality_statistics.difference(*losses, *spread)
         if quality_statistics.is_close(value, error):
             return True
@@ -103,6 +105,10 @@ def report(args):
     write(Store(args.results), pathlib.Path(args.out))
 
 
+def numbers(args):
+    quality_numbers.measure(args, machine(args.device), output([args.apus, "--version"]))
+
+
 def merge(args):
     print(f"{Store(args.results).merge(args.file)} results read from {args.file}")
 
@@ -123,7 +129,7 @@ def words(text):
     return [word for word in text.split(",") if word]
 
 
-def numbers(text):
+def integers(text):
     return [int(word) for word in words(text)]
 
 
@@ -133,21 +139,27 @@ def main():
     one = commands.add_parser("rows", help="what there is")
     one.add_argument("--scale", choices=SCALES, default="gpu")
     two = commands.add_parser("run", help="train and measure what is missing")
-    two.add_argument("--apus", default=str(root / ".build/release/apus"))
+    five = commands.add_parser("numbers", help="times and bytes, with the machine to themselves")
+    for each in (two, five):
+        each.add_argument("--apus", default=str(root / ".build/release/apus"))
+        each.add_argument("--data", default=str(root / ".apus/text/quickstart.txt"), help="prepared data, or a text file")
+        each.add_argument("--recipe", default=str(root / "Recipes/quality.yaml"))
+        each.add_argument("--work", default=str(root / "runs/quality"), help="checkpoints while something needs them")
+        each.add_argument("--commit", default=commit(), help="what apus was built of, for the record")
     two.add_argument("--device", choices=("cuda", "cpu"), help="by default what the scale is for")
     two.add_argument("--scale", choices=SCALES, help="by default gpu with --device cuda, else cpu")
-    two.add_argument("--data", default=str(root / ".apus/text/quickstart.txt"), help="prepared data, or a text file")
     two.add_argument("--images", default=str(root / ".apus/images"), help="what Scripts/fetch-images.sh wrote")
-    two.add_argument("--recipe", default=str(root / "Recipes/quality.yaml"))
     two.add_argument("--vision-recipe", default=str(root / "Recipes/vision.yaml"))
     two.add_argument("--rows", type=words, help="some rows, by name")
-    two.add_argument("--seeds", type=numbers, default=[1, 2])
+    two.add_argument("--seeds", type=integers, default=[1, 2])
     two.add_argument("--third", action="store_true", help="one seed more where a difference is small against its error")
     two.add_argument("--minutes", type=float, default=1440, help="start nothing that would end later")
     two.add_argument("--at-once", type=int, default=1, help="runs beside each other")
-    two.add_argument("--work", default=str(root / "runs/quality"), help="checkpoints while something needs them")
     two.add_argument("--keep", action="store_true", help="leave every checkpoint")
-    two.add_argument("--commit", default=commit(), help="what apus was built of, for the record")
+    five.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
+    five.add_argument("--parts", type=words, help=f"some of {', '.join(quality_numbers.PARTS)}")
+    five.add_argument("--rounds", type=int, default=3, help="how often each has its turn")
+    five.add_argument("--numbers", default=str(here / "reports/quality-numbers.json"))
     three = commands.add_parser("merge", help="take over the results of another machine")
     three.add_argument("file")
     four = commands.add_parser("report", help="write the report")
@@ -156,7 +168,8 @@ def main():
         each.add_argument("--results", default=str(RESULTS))
     commands.add_parser("self-check", help="hold the statistics and the keys against values by hand")
     args = parser.parse_args()
-    actions = {"rows": list_rows, "run": run, "merge": merge, "report": report, "self-check": self_check}
+    actions = {"rows": list_rows, "run": run, "numbers": numbers, "merge": merge, "report": report,
+               "self-check": self_check}
     sys.exit(actions[args.command](args))
 
 

@@ -5,7 +5,7 @@ import tempfile
 
 import quality_recipe
 from quality_rows import SCALES, jobs, rows
-from quality_store import Store
+from quality_store import Store, deviations
 
 
 def recipes(root):
@@ -76,7 +76,7 @@ def store():
         again.merge(f"{folder}/b.json")
         again = Store(f"{folder}/a.json")
         assert again.finished("1")["loss"] == 2.0 and again.finished("2") is None and "2" in again.entries
-        deviation, freedom = again.deviations()["cpu", "text"]
+        deviation, freedom = deviations(again.entries.values())["cpu", "text"]
         assert freedom == 1 and abs(deviation - 0.125 ** 0.5) < 1e-12
 
 

@@ -78,6 +78,19 @@ class Row:
         return list(dict.fromkeys(name for c in self.comparisons for name in (c.reference, c.ours)))
 
 
+def settings(scale, job):
+    """A job's --set options: those of its scale, less what it replaces, and its own."""
+    own = job.settings
+    if job.base == "vision":
+        if scale.name != "smoke":
+            return own
+        return {name: value for name, value in own.items() if not name.startswith("training.")} | {
+            "training.steps": 2, "training.schedule.warmup_steps": 1}
+    replaced = [group for group, value in own.items() if value is None or isinstance(value, dict)]
+    return {name: value for name, value in scale.settings.items()
+            if not any(name.startswith(group + ".") for group in replaced)} | own
+
+
 CONTINUED = 50                  # Added to the seed of a run that goes on, so that it does not read the same text again.
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 
 import quality_recipe
-from quality_rows import SCALES, jobs
+from quality_rows import SCALES, jobs, settings
 
 LONGEST = 86400                 # Seconds that one command may take; the system's own limit is not far above.
 GRACE = 15                      # Seconds that a run may take beyond the time given, before it is ended.
@@ -31,6 +31,24 @@ class Node:
     @property
     def name(self):
         return f"{self.job.name}-{self.seed}"
+
+
+def output(command):
+    """What a command prints; nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def machine(device):
+    """What computes, in words."""
+    if device == "cuda":
+        names = output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
+        return names[0] if names else "a GPU"
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {os.cpu_count()} cores"
 
 
 class Context:
@@ -56,38 +74,18 @@ class Context:
             self.data["vision"] = str(images / "digits-train.images")
             self.held_out["vision"] = str(images / "digits-test.images")
         self.digests = {name: quality_recipe.data_digest(path) for name, path in self.data.items()}
-        self.version = self.output([self.apus, "--version"])
-        self.machine = self.gpu() if args.device == "cuda" else self.processor()
-
-    def output(self, command):
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-
-    def gpu(self):
-        names = self.output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
-        return names[0] if names else "a GPU"
-
-    def processor(self):
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
-        return f"{model}, {os.cpu_count()} cores"
+        self.version, self.machine = output([self.apus, "--version"]), machine(args.device)
 
     def scale_of(self, job):
         """A run's scale by name: images have one of their own."""
         return "vision" if job.base == "vision" else self.scale.name
 
     def settings(self, job):
-        """A job's --set options after those of its scale."""
-        base = dict(self.scale.settings) if job.base == "text" else {}
-        if job.base == "vision" and self.scale.name == "smoke":
-            return {name: value for name, value in job.settings.items() if not name.startswith("training.")} | {
-                "training.steps": 2, "training.schedule.warmup_steps": 1}
-        replaced = [group for group, value in job.settings.items() if value is None or isinstance(value, dict)]
-        kept = {name: value for name, value in base.items()
-                if not any(name.startswith(group + ".") for group in replaced)}
-        return kept | job.settings
+        return settings(self.scale, job)
+
+    def recipe(self, job):
+        """The recipe that a job is trained by; empty for one that is only measured."""
+        return {} if job.evaluates else quality_recipe.changed(self.base[job.base], self.settings(job))
 
     def node(self, name, seed, known):
         """The node of a job and a seed, with all that it needs; `known` holds each once."""
@@ -96,7 +94,7 @@ class Context:
         if (name, seed) not in known:
             job = self.jobs[name]
             parents = [self.node(parent, seed, known) for parent in job.parents]
-            recipe = {} if job.evaluates else quality_recipe.changed(self.base[job.base], self.settings(job))
+            recipe = self.recipe(job)
             scale = self.scale_of(job) + ("-smoke" if self.scale.name == "smoke" and job.base == "vision" else "")
             key = quality_recipe.key(
                 recipe, data=self.digests[job.base], seed=seed + job.seed_shift, scale=scale,
@@ -222,7 +220,7 @@ class Runner:
         """Removes the checkpoints that nothing planned needs any more."""
         for each in [node, *node.parents]:
             if each.state in ("done", "failed", "late", "waiting") and not any(
-                    child.state in ("waiting", "running") for child in each.children):
+                    child.state in ("waiting", "running", "late") for child in each.children):
                 if not self.context.args.keep and (each is node or each.children):
                     shutil.rmtree(self.context.folder(each), ignore_errors=True)
 
@@ -231,6 +229,7 @@ class Runner:
         return {"key": node.key, "job": job.name, "seed": node.seed, "scale": context.scale_of(job), "pool": job.pool,
                 "machine": context.machine, "device": context.args.device, "beside": context.args.at_once,
                 "version": context.version, "commit": context.args.commit,
+                "recipe": quality_recipe.digest(quality_recipe.without_paths(context.recipe(job))),
                 "parents": [parent.key for parent in node.parents]}
 
     def call(self, *command):
@@ -292,7 +291,7 @@ class Runner:
     def metrics(self, job, folder):
         """What the run's own lines say: its last held-out loss, and the later half's times and dropped share."""
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        recipe = quality_recipe.changed(self.context.base[job.base], self.context.settings(job))
+        recipe = self.context.recipe(job)
         losses = [line["held_out_loss"] for line in lines if line.get("held_out_loss") is not None]
         if not losses or losses[-1] != losses[-1]:
             raise Failure("the run has no held-out loss that is a number")

@@ -36,19 +36,25 @@ class Store:
         self.write()
         return len(other.entries)
 
-    def deviations(self):
-        """The deviation over seeds that all jobs of a scale and pool share, and its degrees of freedom."""
-        groups = {}
-        for entry in self.entries.values():
-            if "error" not in entry:
-                by_job = groups.setdefault((entry["scale"], entry["pool"]), {})
-                by_job.setdefault(entry["job"], {})[entry["seed"]] = entry["loss"]
-        return {place: quality_statistics.pooled([list(by_seed.values()) for by_seed in by_job.values()])
-                for place, by_job in groups.items()}
-
     def write(self):
         order = sorted(self.entries.values(), key=lambda entry: (entry["scale"], entry["job"], entry["seed"]))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in order) + "\n]\n")
-        os.replace(partial, self.path)
+        replace(self.path, "[\n" + ",\n".join(json.dumps(entry) for entry in order) + "\n]\n")
+
+
+def deviations(entries):
+    """The deviation over seeds that all jobs of a scale and pool share, and its degrees of freedom."""
+    groups = {}
+    for entry in entries:
+        if "error" not in entry:
+            by_job = groups.setdefault((entry["scale"], entry["pool"]), {})
+            by_job.setdefault(entry["job"], {})[entry["seed"]] = entry["loss"]
+    return {place: quality_statistics.pooled([list(by_seed.values()) for by_seed in by_job.values()])
+            for place, by_job in groups.items()}
+
+
+def replace(path, text):
+    """Writes a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
