@@ -59,7 +59,10 @@ report-ted: ## the DeepSpeed-TED report of this machine, Benchmarks/reports/ted.
 	@Benchmarks/ted.sh
 
 soak: export APUS_SOAK := 1
-soak: test ## the tests with their long forms whole (kills, fuzz, layouts); FILTER=regex for some
+soak: test ## the tests with their long forms whole (kills, fuzz, layouts, the quality report's runs); FILTER=regex for some
+	@rm -rf .build/quality
+	python3 Benchmarks/quality.py run --scale smoke --seeds 1 --apus $(APUS) --data README.md --work .build/quality \
+		--results .build/quality/results.json
 
 bench: ## measure speed and memory; BENCH='train gemm ...' picks among `apus bench --help`
 	@Scripts/setup.sh

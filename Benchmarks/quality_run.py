@@ -160,6 +160,10 @@ class Runner:
     def elapsed(self):
         return time.monotonic() - self.begin
 
+    def is_ready(self, parent):
+        """Whether a parent's checkpoint can be used: it is there, and will not be made again."""
+        return self.context.is_there(parent) and (parent not in self.nodes or parent.state == "done")
+
     def next(self):
         """The first node that can run and end in time; fails those whose parents did."""
         for node in self.nodes:
@@ -167,7 +171,7 @@ class Runner:
                 continue
             if any(parent.state in ("failed", "late") for parent in node.parents):
                 node.state = "late"
-            elif all(self.context.is_there(parent) for parent in node.parents):
+            elif all(self.is_ready(parent) for parent in node.parents):
                 if self.elapsed() + self.chain(node) <= self.context.args.minutes * 60:
                     return node
         return None
