@@ -27,8 +27,8 @@ python3 Benchmarks/quality.py report
 
 Every run is the base recipe with the options shown: [Recipes/quality.yaml](../../Recipes/quality.yaml) for text (its head says
 how the text is made), [Recipes/vision.yaml](../../Recipes/vision.yaml) for images. Nothing else is tuned: one learning rate,
-one schedule and one balance coefficient for both sides of a comparison. These models are three to four orders of magnitude smaller
-than the papers', so a row tells whether a claim is already seen at this size, not whether it holds at theirs.
+one schedule and one balance coefficient for both sides of a comparison. These models are one to three orders of
+magnitude smaller than the papers', so a row tells whether a claim is already seen at this size, not whether it holds at theirs.
 
 The loss is that of the held-out part, in nats per token (per byte at the small scale, per image for images). A difference is ours
 less the reference; beside it is half of its 95 % interval, from Student's t and the deviation over seeds pooled over all
@@ -84,10 +84,12 @@ class Results:
     def read(self, run, unit):
         """Tokens or images that a model has met: in this run, and in those that it went on from."""
         own = run.get(unit)
-        if own is None or run["job"].startswith("student"):
+        if run["job"].startswith("student"):
             return own
         before = [self.by_key.get(key) for key in run["parents"]]
-        return own + sum(self.read(parent, unit) or 0 for parent in before if parent)
+        # What is pruned by the router's change has one parent, and another to compare with.
+        before = before[:1] if "pruned" in run["pool"] else before
+        return (own or 0) + sum(self.read(parent, unit) for parent in before if parent)
 
     def scales(self, row):
         """The scales that have both sides of a comparison of the row, the largest first."""
@@ -173,15 +175,17 @@ def summary(results):
         scales = results.scales(row)
         anchor = "#" + "".join(letter for letter in row.title.lower() if letter.isalnum() or letter in " -").replace(" ", "-")
         if not scales:
-            lines.append([f"[{row.title}]({anchor})", "", "", "", "", "not run yet"])
+            lines.append([f"[{row.title}]({anchor})", "", "", "", "", "", "not run yet"])
             continue
         size = SCALES["gpu" if scales[0] == "vision" else scales[0]]
         (now,) = [other for other in rows(size) if other.name == row.name]
         for sides in now.comparisons:
             if cell := comparison(results, scales[0], sides):
-                lines.append([f"[{row.title}]({anchor})", *cell[:1], *cell[2:5],
+                first = results.of(scales[0], sides.ours)[0]
+                read = results.read(first, "images" if scales[0] == "vision" else "tokens")
+                lines.append([f"[{row.title}]({anchor})", *cell[:1], *cell[2:5], count(read),
                               cell[5] + (f" ({MARKS[scales[0]]})" if MARKS[scales[0]] else "")])
-    return table(["row", "ours against reference", "difference", "95 %", "seeds", "result"], lines)
+    return table(["row", "ours against reference", "difference", "95 %", "seeds", "tokens or images read", "result"], lines)
 
 
 def scales(results):
@@ -198,7 +202,12 @@ def scales(results):
             seconds = [run["seconds"] for run in trained]
             lines.append([scale, pool, len(trained), f"{statistics.median(seconds):.0f} s, {max(seconds):.0f} s at most",
                           f"{deviation:.4f} of {freedom}" if deviation is not None else "", "; ".join(machines)])
-    return table(["scale", "what", "runs", "time of a run", "deviation over seeds, degrees of freedom", "machine"], lines)
+    text = table(["scale", "what", "runs", "time of a run", "deviation over seeds, degrees of freedom", "machine"], lines)
+    if any(name == "cpu" for name, _ in results.runs):
+        changed = quality_recipe.options(SCALES["cpu"].settings)[1::2]
+        text += "\n\nThe scale cpu is the base recipe, on bytes of the quickstart's text, with " + " ".join(
+            f"`{option}`" for option in changed) + ", and widths in a row's options in proportion."
+    return text
 
 
 def write(store, out):

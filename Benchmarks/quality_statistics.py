@@ -43,7 +43,7 @@ def verdict(value, half, claim):
     if half is None:
         return "one seed: no interval"
     if abs(value) <= half:
-        return f"no difference shown, {half:.3f} at most" if claim == "equal" else "not shown at this size"
+        return f"no difference shown, {abs(value) + half:.3f} at most" if claim == "equal" else "not shown at this size"
     if claim == "equal":
         return "a difference is seen: " + ("lower" if value < 0 else "higher")
     return "shown" if (value < 0) == (claim == "lower") else "the reverse is seen"
@@ -67,5 +67,5 @@ def self_check():
     assert difference([1.0], [2.0], None, 0) == (-1.0, None, None)
     assert verdict(-0.1, 0.2, "lower") == "not shown at this size"
     assert verdict(-0.3, 0.2, "lower") == "shown" and verdict(-0.3, 0.2, "higher") == "the reverse is seen"
-    assert verdict(0.1, 0.2, "equal").startswith("no difference shown") and verdict(0.3, 0.2, "equal").endswith("higher")
+    assert verdict(0.1, 0.2, "equal") == "no difference shown, 0.300 at most" and verdict(0.3, 0.2, "equal").endswith("higher")
     assert is_close(0.5, 0.2) and not is_close(0.7, 0.2) and not is_close(0.7, None)
