@@ -15,7 +15,6 @@ Usage:
 
 import argparse
 import pathlib
-import subprocess
 import sys
 import time
 
@@ -121,8 +120,7 @@ def self_check(_):
 
 
 def commit():
-    done = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip()
+    return output(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
 
 
 def words(text):
