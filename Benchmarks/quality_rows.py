@@ -26,7 +26,7 @@ def small(name, *, layers, width, experts, steps, sequence, batch, guess):
 
 
 SCALES = {
-    "gpu": Scale("gpu", 8, 512, 16, 620, 45),
+    "gpu": Scale("gpu", 8, 512, 16, 1240, 45),
     "cpu": small("cpu", layers=4, width=96, experts=8, steps=300, sequence=128, batch=16, guess=25),
     "smoke": small("smoke", layers=4, width=16, experts=8, steps=4, sequence=16, batch=8, guess=1),
 }
