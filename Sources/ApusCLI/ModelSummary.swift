@@ -39,7 +39,7 @@ struct ModelSummary {
     var text: String {
         var rows = [
             ["folder", source.folder], ["kind", source.kind],
-            ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")],
+            input,
             ["width", "\(model.width)"], ["layers", "\(model.layers)"],
             ["attention", attention],
             ["context", "\(model.maximumPositions)"],
@@ -64,6 +64,15 @@ struct ModelSummary {
         }
         if isVerified { rows.append(["checksums", "all files are as they were written"]) }
         return table(rows, leftColumns: 2)
+    }
+
+    /// What it reads.
+    private var input: [String] {
+        guard let patches = model.patches else {
+            return ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")]
+        }
+        let image = "\(patches.height) x \(patches.width) x \(patches.channels)"
+        return ["images", "\(image), patches of \(patches.size) x \(patches.size), \(model.vocabulary) classes"]
     }
 
     private var attention: String {
@@ -115,7 +124,8 @@ struct ModelSummary {
         var fields: [(String, JSONText)] = [
             ("folder", .string(source.folder)),
             ("kind", .string(source.model.configuration.family?.rawValue ?? ModelConfiguration.modelType)),
-            ("vocabulary", .integer(model.vocabulary)), ("tokenizer", .optional(vocabulary) { .string($0) }),
+            ("vocabulary", .integer(model.vocabulary)), ("patch_size", .optional(model.patches) { .integer($0.size) }),
+            ("tokenizer", .optional(vocabulary) { .string($0) }),
             ("width", .integer(model.width)),
             ("layers", .integer(model.layers)), ("heads", .integer(model.heads)),
             ("key_value_heads", .integer(model.keyValueHeads)), ("head_width", .integer(model.headWidth)),

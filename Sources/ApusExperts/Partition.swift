@@ -60,6 +60,8 @@ public protocol Partition {
     func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer
     /// In place of an embedding with the rows that are here, of `vocabulary`.
     func embedding(_ local: Embedding, vocabulary: Int) -> any EmbeddingLayer
+    /// In place of an embedding of patches, which is whole on every rank.
+    func embedding(_ local: PatchEmbedding) -> any EmbeddingLayer
     /// In place of the head's loss with the rows that are here, of `vocabulary`.
     func loss(_ local: LanguageModelLoss, vocabulary: Int) -> any LossLayer
 }
@@ -74,6 +76,7 @@ extension Partition {
     public func denseExpert(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { local }
     public func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer { local }
     public func embedding(_ local: Embedding, vocabulary: Int) -> any EmbeddingLayer { local }
+    public func embedding(_ local: PatchEmbedding) -> any EmbeddingLayer { local }
     public func loss(_ local: LanguageModelLoss, vocabulary: Int) -> any LossLayer { local }
 }
 

@@ -63,8 +63,10 @@ extension Transformer {
 
     func hasToken(_ id: Int32) -> Bool { id >= 0 && id < configuration.vocabulary }
 
-    /// - Throws: ``InferenceError/tokenOutsideVocabulary(sequence:position:id:vocabulary:)`` for the first such token.
+    /// - Throws: ``InferenceError/tokenOutsideVocabulary(sequence:position:id:vocabulary:)`` for the first such token;
+    ///   ``InferenceError/classifiesImages``.
     func check(_ tokens: [Int32], sequence: Int) throws(InferenceError) {
+        guard configuration.patches == nil else { throw .classifiesImages }
         guard let position = tokens.firstIndex(where: { !hasToken($0) }) else { return }
         throw .tokenOutsideVocabulary(
             sequence: sequence, position: position, id: tokens[position], vocabulary: configuration.vocabulary)

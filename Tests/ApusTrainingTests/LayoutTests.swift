@@ -104,6 +104,18 @@ struct LayoutTests {
             $0.router = RouterConfiguration(annealing: DenseToSparse(start: 2, end: 0.5, steps: 2, threshold: 0.1))
         })
 
+    /// An image has 15 patches of one pixel.
+    private static let images: ModelConfiguration = {
+        var model = decoder(
+            moe {
+                $0.activation = .gelu
+                $0.policy = .capacity(factor: 1, minimum: 2, order: .importance)
+                $0.bank = .padded
+            }, norm: .layer, position: .learned)
+        model.patches = PatchConfiguration(height: 15, width: 1, size: 1)
+        return model
+    }()
+
     // MARK: Layouts
 
     private static let dense: [LayoutCase] = [
@@ -194,6 +206,8 @@ struct LayoutTests {
         LayoutCase(
             model: latent, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true, checkpointing: true,
             words: "latent attention, sequence, CAC"),
+        LayoutCase(model: images, expert: .uniform(2), data: 4, microBatch: 2, words: "images"),
+        LayoutCase(model: images, tensor: 2, expert: .uniform(2), data: 2, words: "images"),
         LayoutCase(model: annealed, data: 4, microBatch: 2, words: "annealed"),
         LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
     ]

@@ -12,7 +12,7 @@ public struct ParameterCounts: Sendable, Equatable {
     ///
     /// Token table, position table and head count whole, as in the figures that models are published with.
     public let active: Int
-    /// In the table of token vectors and, where positions are learned, theirs.
+    /// In the table of token vectors, or the projection of patches, and, where positions are learned, theirs.
     public let embedding: Int
     /// In tables of which a token reads a row and nothing else: not a token table that is the head as well.
     public let lookedUp: Int
@@ -32,7 +32,7 @@ public struct ParameterCounts: Sendable, Equatable {
 /// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every
 /// token counts K experts a layer, whatever a capacity drops or pads.
 public struct TokenFLOPs: Sendable, Equatable {
-    /// The projections of attention.
+    /// The projections of attention, and that of patches.
     public let projections: Double
     /// Queries with keys and weights with values.
     public let attention: Double
@@ -77,12 +77,16 @@ extension ModelConfiguration {
         }
         return ParameterCounts(
             total: total, active: total - experts + activeExperts, embedding: embedding,
-            lookedUp: tiedEmbeddings ? embedding - vocabulary * width : embedding, experts: experts,
+            lookedUp: embedding - (tiedEmbeddings ? vocabulary * width : 0) - patchParameters, experts: experts,
             activeExperts: activeExperts, routers: routers)
     }
 
-    /// Keys that a query of a causal sequence of `length` tokens sees on average, itself included.
+    /// In the projection of patches.
+    private var patchParameters: Int { (patches.map { $0.values + 1 } ?? 0) * width }
+
+    /// Keys that a query of a sequence of `length` tokens sees on average, itself included: of an image all.
     public func meanContext(sequence length: Int) -> Double {
+        guard patches == nil else { return Double(length) }
         let window = min(slidingWindow ?? length, length)
         // The first `window` queries see 1, 2, ..., window keys, the others window each.
         let sum = Double(window) * Double(window + 1) / 2 + Double(length - window) * Double(window)
@@ -117,7 +121,8 @@ extension ModelConfiguration {
         // Queries with keys, weights with values.
         let met = query + (latent.map { Double(heads * $0.valueWidth) } ?? query)
         return TokenFLOPs(
-            projections: Double(layers) * 2 * matrices, attention: Double(layers) * 2 * met * meanContext,
+            projections: Double(layers) * 2 * matrices + 2 * width * Double(patches?.values ?? 0),
+            attention: Double(layers) * 2 * met * meanContext,
             experts: experts, denseFeedForward: dense, routers: routers, head: 2 * width * Double(vocabulary))
     }
 }

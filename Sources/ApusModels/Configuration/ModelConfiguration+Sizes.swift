@@ -48,6 +48,7 @@ extension ModelConfiguration {
             try require(window > 0, "sliding_window", window, "it must be at least 1, or null")
         }
         try checkLatent()
+        try checkPatches()
         for (layer, part) in feedForward.enumerated() {
             let scope = "feed_forward[\(layer)]"
             switch part {

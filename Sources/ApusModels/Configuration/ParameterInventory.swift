@@ -22,16 +22,24 @@ public struct ParameterDescription: Sendable, Equatable {
 }
 
 extension ModelConfiguration {
+    /// The head's weights, where they are its own.
+    var headName: String { patches == nil ? "lm_head.weight" : "classifier.weight" }
+
     /// Every tensor of the model in the order a token meets them: the one list of names and shapes.
     ///
     /// The configuration's sizes must have passed ``checkSizes()``.
     public func parameterInventory() -> [ParameterDescription] {
         var list = InventoryBuilder(configuration: self)
-        list.add("model.embed_tokens.weight", [vocabulary, width])
+        if let patches {
+            list.add("model.embed_patches.weight", [width, patches.values])
+            list.add("model.embed_patches.bias", [width])
+        } else {
+            list.add("model.embed_tokens.weight", [vocabulary, width])
+        }
         if position == .learned { list.add("model.embed_positions.weight", [maximumPositions, width]) }
         for layer in feedForward.indices { list.addBlock(layer) }
         list.addNorm("model.norm")
-        if !tiedEmbeddings { list.add("lm_head.weight", [vocabulary, width]) }
+        if !tiedEmbeddings { list.add(headName, [vocabulary, width]) }
         return list.parameters
     }
 }

@@ -101,6 +101,9 @@ private struct Demand {
         let latent = configuration.latent
         return [
             Demand(
+                key: "patches", found: configuration.patches.map { "\($0.tokens - 1) of an image" } ?? "null",
+                families: configuration.patches == nil ? all : []),
+            Demand(
                 key: "latent", found: latent.map { "\($0.keyValueRank) wide" } ?? "null",
                 families: latent == nil ? others : HubFamily.deepSeek),
             Demand(

@@ -6,7 +6,7 @@ import Glibc
 
 // Shape letters: V vocabulary, D model width, F feed-forward width, E experts.
 
-/// Declares a decoder's parameters, in the order that lets neighbours be read as one tensor, and assembles its stages.
+/// Declares a model's parameters, in the order that lets neighbours be read as one tensor, and assembles its stages.
 ///
 /// Names are those of Hugging Face's OLMoE and Qwen3-MoE files.
 struct TransformerBuilder {
@@ -17,7 +17,7 @@ struct TransformerBuilder {
     /// Mixtures by the layer that has their parameters.
     private var mixtures: [Int: MoELayer] = [:]
     private let makeRouter: Transformer.RouterFactory?
-    private let partition: any Partition
+    let partition: any Partition
 
     init(
         _ configuration: ModelConfiguration, router: Transformer.RouterFactory? = nil,
@@ -55,6 +55,7 @@ struct TransformerBuilder {
     }
 
     mutating func embed() throws -> EmbedStage {
+        if let patches = configuration.patches { return try patchEmbed(patches) }
         let embedding = Embedding(table: try table(), positionTable: try positionTable())
         return EmbedStage(embedding: partition.embedding(embedding, vocabulary: configuration.vocabulary))
     }
@@ -67,7 +68,7 @@ struct TransformerBuilder {
         return table
     }
 
-    private mutating func positionTable() throws -> Parameter? {
+    mutating func positionTable() throws -> Parameter? {
         guard configuration.position == .learned else { return nil }
         return try declare(
             "model.embed_positions.weight", Shape(configuration.maximumPositions, width), cut: .stream, initial)
@@ -78,7 +79,7 @@ struct TransformerBuilder {
         let vocabulary = configuration.vocabulary
         let weight =
             configuration.tiedEmbeddings
-            ? try table() : try declare("lm_head.weight", Shape(vocabulary, width), cut: .vocabulary, initial)
+            ? try table() : try declare(configuration.headName, Shape(vocabulary, width), cut: .vocabulary, initial)
         return HeadStage(norm: norm, loss: partition.loss(LanguageModelLoss(weight: weight), vocabulary: vocabulary))
     }
 
@@ -140,7 +141,8 @@ struct TransformerBuilder {
             layer: layer,
             shape: SelfAttention.Shape(
                 heads: held[0] / head, keyValueHeads: held[1] / head, headWidth: head,
-                window: configuration.slidingWindow ?? 0, clip: configuration.attentionClip),
+                window: configuration.slidingWindow ?? 0, clip: configuration.attentionClip,
+                isCausal: configuration.patches == nil),
             projection: Linear(weight: ParameterSpan(weights, shape: Shape(fusedWidth, width)), bias: bias),
             output: Linear(weight: output, bias: outputBias),
             queryKeyNorm: try queryKeyNorm(prefix, layer), rotary: rotary)

@@ -30,11 +30,11 @@ public protocol FeedForwardLayer {
     func callAsFunction(_ x: Variable, on tape: Tape) throws -> Variable
 }
 
-/// Token ids to the residual stream.
+/// What a batch says of its tokens to the residual stream.
 public protocol EmbeddingLayer {
-    /// (V, D), or the rows of it that are here.
+    /// What makes vectors of it: a table (V, D), or the rows of it that are here; of patches, the projection (D, P).
     var table: any Weight { get }
-    /// Token ids (T) `i32` to (T, D).
+    /// Token ids (T) `i32`, or the pixels of each token's patch (T * P), to (T, D).
     func callAsFunction(_ tokens: Tensor, _ context: ForwardContext) throws -> Variable
 }
 
@@ -85,6 +85,7 @@ extension LatentAttention: DivisibleAttention {
 }
 extension FeedForward: FeedForwardLayer {}
 extension Embedding: EmbeddingLayer {}
+extension PatchEmbedding: EmbeddingLayer {}
 extension LanguageModelLoss: LossLayer {}
 
 /// What lies between the residual stream and a layer when ranks share the tokens of the one or the work of the other.

@@ -87,6 +87,15 @@ extension Recipe {
     }
 
     private func write(_ model: ModelConfiguration, to writer: inout YAMLWriter) {
+        if let patches = model.patches {
+            writer.group("patches") { writer in
+                writer.key("height", "\(patches.height)")
+                writer.key("width", "\(patches.width)")
+                writer.key("channels", "\(patches.channels)")
+                writer.key("size", "\(patches.size)")
+                writer.key("classes", "\(model.vocabulary)")
+            }
+        }
         writer.key("vocabulary", "\(model.vocabulary)")
         writer.key("layers", "\(model.layers)")
         writer.key("width", "\(model.width)")
