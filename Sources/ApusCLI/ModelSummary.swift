@@ -49,6 +49,7 @@ struct ModelSummary {
                     + (model.queryKeyNorm == .none ? "" : ", queries and keys per \(model.queryKeyNorm.rawValue)"),
             ],
         ]
+        if let convolution { rows.append(["convolution", convolution]) }
         rows += feedForward.map { ["feed-forward", $0] }
         rows += [
             ["parameters", "\(grouped(counts.total)), \(grouped(counts.active)) active for a token"],
@@ -73,6 +74,13 @@ struct ModelSummary {
         }
         let image = "\(patches.height) x \(patches.width) x \(patches.channels)"
         return ["images", "\(image), patches of \(patches.size) x \(patches.size), \(model.vocabulary) classes"]
+    }
+
+    /// Which layers convolve in place of attention.
+    private var convolution: String? {
+        guard let convolution = model.convolution else { return nil }
+        let layers = convolution.layers.map(String.init).joined(separator: ", ")
+        return "\(convolution.width) tokens wide in layers \(layers), which have no attention"
     }
 
     private var attention: String {
@@ -130,6 +138,7 @@ struct ModelSummary {
             ("layers", .integer(model.layers)), ("heads", .integer(model.heads)),
             ("key_value_heads", .integer(model.keyValueHeads)), ("head_width", .integer(model.headWidth)),
             ("maximum_positions", .integer(model.maximumPositions)),
+            ("convolution_layers", .array((model.convolution?.layers ?? []).map { .integer($0) })),
             (
                 "moe_layers",
                 .array(model.feedForward.indices.filter { model.moe(layer: $0) != nil }.map { .integer($0) })

@@ -59,7 +59,9 @@ struct Pass {
 
 extension Transformer {
     /// Tokens of the longest sequence that it can read: the rotary angles prepared, or the learned positions.
-    var contextLength: Int { blocks.first?.attention.rotary?.positionCount ?? configuration.maximumPositions }
+    var contextLength: Int {
+        blocks.lazy.compactMap(\.attention.rotary).first?.positionCount ?? configuration.maximumPositions
+    }
 
     func hasToken(_ id: Int32) -> Bool { id >= 0 && id < configuration.vocabulary }
 

@@ -97,6 +97,9 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
             model.patches = PatchConfiguration(height: 11, width: 1, size: 1)
             moe.policy = .capacity(factor: 1, minimum: 1, order: .importance)
         },
+        TransformerCase("convolutions in the first and last layer") { model, _ in
+            model.convolution = ConvolutionConfiguration(layers: [0, 2], width: 3)
+        },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

@@ -70,6 +70,11 @@ struct LayoutTests {
         model.headWidth = 10
         return model
     }()
+    private static let hybrid: ModelConfiguration = {
+        var model = decoder(moe())
+        model.convolution = ConvolutionConfiguration(layers: [0, 2], width: 3)
+        return model
+    }()
     private static let pooled = decoder(moe { $0.losses = RouterLosses(balance: 0.02, scope: .pooled) })
 
     private static let dropping = decoder(
@@ -208,6 +213,10 @@ struct LayoutTests {
             words: "latent attention, sequence, CAC"),
         LayoutCase(model: images, expert: .uniform(2), data: 4, microBatch: 2, words: "images"),
         LayoutCase(model: images, tensor: 2, expert: .uniform(2), data: 2, words: "images"),
+        LayoutCase(model: hybrid, tensor: 4, data: 1, words: "convolutions"),
+        LayoutCase(
+            model: hybrid, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true, checkpointing: true,
+            words: "convolutions, sequence, CAC"),
         LayoutCase(model: annealed, data: 4, microBatch: 2, words: "annealed"),
         LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
     ]

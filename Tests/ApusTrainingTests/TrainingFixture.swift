@@ -79,6 +79,13 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
                 return model
             }()),
         TrainingCase(
+            testDescription: "convolutions around attention, checkpointed",
+            model: {
+                var model = decoder(moe(losses: RouterLosses(balance: 0.02)))
+                model.convolution = ConvolutionConfiguration(layers: [0], width: 3)
+                return model
+            }(), checkpointing: true),
+        TrainingCase(
             testDescription: "learned positions, LayerNorm, residual expert, padded by position",
             model: decoder(
                 moe(

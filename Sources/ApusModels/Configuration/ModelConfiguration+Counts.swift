@@ -32,9 +32,9 @@ public struct ParameterCounts: Sendable, Equatable {
 /// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every
 /// token counts K experts a layer, whatever a capacity drops or pads.
 public struct TokenFLOPs: Sendable, Equatable {
-    /// The projections of attention, and that of patches.
+    /// The projections of attention and of convolutions, and that of patches.
     public let projections: Double
-    /// Queries with keys and weights with values.
+    /// Queries with keys and weights with values; the taps of convolutions.
     public let attention: Double
     /// The routed experts that a token chooses, for each state of it that they read.
     public let experts: Double
@@ -120,9 +120,14 @@ extension ModelConfiguration {
         let matrices = latent?.matrixElements(width: self.width, heads: heads) ?? width * (2 * query + 2 * key)
         // Queries with keys, weights with values.
         let met = query + (latent.map { Double(heads * $0.valueWidth) } ?? query)
+        let convolved = Double(convolution?.layers.count ?? 0)
+        let attending = Double(layers) - convolved
+        // Four matrices, and a multiplication and an addition for each tap.
+        let taps = convolved * 2 * width * Double(convolution?.width ?? 0)
         return TokenFLOPs(
-            projections: Double(layers) * 2 * matrices + 2 * width * Double(patches?.values ?? 0),
-            attention: Double(layers) * 2 * met * meanContext,
+            projections: 2 * (attending * matrices + convolved * 4 * width * width)
+                + 2 * width * Double(patches?.values ?? 0),
+            attention: attending * 2 * met * meanContext + taps,
             experts: experts, denseFeedForward: dense, routers: routers, head: 2 * width * Double(vocabulary))
     }
 }

@@ -80,6 +80,8 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var yarn: YarnConfiguration?
     /// How images become sequences, of an encoder that classifies them; `nil` for a decoder of tokens.
     public var patches: PatchConfiguration?
+    /// Layers that mix tokens by a short convolution; `nil` where all have attention.
+    public var convolution: ConvolutionConfiguration?
 
     /// A model; everything but sizes and feed-forward parts has the common value of current models.
     public init(
@@ -89,7 +91,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         queryKeyNorm: QueryKeyNorm = .none, attentionBias: Bool = false, attentionClip: Float? = nil,
         slidingWindow: Int? = nil, activation: Activation = .swiglu, feedForward: [FeedForward],
         tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02, initialScale: Float? = nil,
-        latent: LatentConfiguration? = nil, yarn: YarnConfiguration? = nil, patches: PatchConfiguration? = nil
+        latent: LatentConfiguration? = nil, yarn: YarnConfiguration? = nil, patches: PatchConfiguration? = nil,
+        convolution: ConvolutionConfiguration? = nil
     ) {
         self.vocabulary = vocabulary
         self.width = width
@@ -112,6 +115,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         self.latent = latent
         self.yarn = yarn
         self.patches = patches
+        self.convolution = convolution
     }
 
     /// Number of blocks.

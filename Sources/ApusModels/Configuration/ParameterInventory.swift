@@ -65,7 +65,11 @@ private struct InventoryBuilder {
         defer { layer = nil }
         let prefix = "model.layers.\(index)"
         addNorm("\(prefix).input_layernorm")
-        addAttention("\(prefix).self_attn")
+        if let convolution = configuration.convolution(layer: index) {
+            addConvolution("\(prefix).conv", convolution)
+        } else {
+            addAttention("\(prefix).self_attn")
+        }
         addNorm("\(prefix).post_attention_layernorm")
         if configuration.moe(layer: index)?.shortcut != nil { addNorm("\(prefix).shortcut_layernorm") }
         switch configuration.feedForward[index] {
@@ -75,6 +79,13 @@ private struct InventoryBuilder {
         case .moe(let moe):
             addMixture("\(prefix).mlp", moe)
         }
+    }
+
+    private mutating func addConvolution(_ prefix: String, _ convolution: ConvolutionConfiguration) {
+        let width = configuration.width
+        for name in ConvolutionConfiguration.projections { add("\(prefix).\(name)_proj.weight", [width, width]) }
+        add("\(prefix).taps.weight", [convolution.width, width])
+        add("\(prefix).o_proj.weight", [width, width])
     }
 
     /// Under the names of DeepSeek's files.

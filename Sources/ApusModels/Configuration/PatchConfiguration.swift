@@ -51,6 +51,8 @@ extension ModelConfiguration {
             slidingWindow == nil, "sliding_window", slidingWindow ?? 0,
             "a patch sees the whole image: use null")
         try require(latent == nil, "latent", "a group", "latent attention is causal, and patches see the whole image")
+        try require(
+            convolution == nil, "convolution", "a group", "a convolution is causal, and patches see the whole image")
     }
 }
 

@@ -113,6 +113,9 @@ private struct Demand {
                 key: "yarn", found: configuration.yarn.map { "a factor of \($0.factor)" } ?? "null",
                 families: configuration.yarn == nil ? all : HubFamily.deepSeek),
             Demand(
+                key: "convolution", found: configuration.convolution.map { "in layers \($0.layers)" } ?? "null",
+                families: configuration.convolution == nil ? all : []),
+            Demand(
                 key: "norm", found: quoted(configuration.norm.rawValue),
                 families: configuration.norm == .rms ? all : []),
             Demand(

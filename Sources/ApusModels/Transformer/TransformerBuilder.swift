@@ -37,21 +37,22 @@ struct TransformerBuilder {
 
     mutating func declare(
         _ name: String, _ shape: Shape, role: ParameterRole = .dense, layer: Int? = nil, expert: Int? = nil,
-        decays: Bool = true, cut: Cut = .whole, _ initializer: Initializer
+        decays: Bool = true, cut: Cut = .whole, inputs: Int? = nil, _ initializer: Initializer
     ) throws -> Parameter {
         let holding = try partition.holding(of: name, shape, cut: cut)
         let parameter = Parameter(
             name, shape, role: role, layer: layer, expert: expert, decays: decays,
-            initializer: scaled(initializer, shape, cut), shard: holding.shard, sharing: holding.sharing)
+            initializer: scaled(initializer, inputs: inputs ?? shape[-1], cut), shard: holding.shard,
+            sharing: holding.sharing)
         parameters.append(parameter)
         return parameter
     }
 
     /// How a matrix begins whose inputs set its variance; tables of vectors keep their deviation.
-    private func scaled(_ initializer: Initializer, _ shape: Shape, _ cut: Cut) -> Initializer {
+    private func scaled(_ initializer: Initializer, inputs: Int, _ cut: Cut) -> Initializer {
         guard let scale = configuration.initialScale, case .normal = initializer, cut != .vocabulary, cut != .stream
         else { return initializer }
-        return .normal(deviation: (scale / Float(shape[-1])).squareRoot())
+        return .normal(deviation: (scale / Float(inputs)).squareRoot())
     }
 
     mutating func embed() throws -> EmbedStage {
@@ -87,7 +88,7 @@ struct TransformerBuilder {
         let prefix = "model.layers.\(layer)"
         return Block(
             layer: layer, attentionNorm: try norm("\(prefix).input_layernorm", layer: layer),
-            attention: partition.attention(try attention("\(prefix).self_attn", layer)),
+            attention: partition.attention(try mixer(prefix, layer)),
             feedForwardNorm: try norm("\(prefix).post_attention_layernorm", layer: layer),
             shortcut: try configuration.moe(layer: layer)?.shortcut.map {
                 Block.Shortcut(configuration: $0, norm: try norm("\(prefix).shortcut_layernorm", layer: layer))
@@ -107,6 +108,14 @@ struct TransformerBuilder {
             configuration.norm == .layer
             ? try declare("\(name).bias", Shape(width), layer: layer, decays: false, cut: .stream, .constant(0)) : nil
         return Norm(weight: weight, bias: bias, epsilon: configuration.normEpsilon)
+    }
+
+    /// What mixes the tokens of a block.
+    private mutating func mixer(_ prefix: String, _ layer: Int) throws -> any DivisibleAttention {
+        guard let convolution = configuration.convolution(layer: layer) else {
+            return try attention("\(prefix).self_attn", layer)
+        }
+        return try shortConvolution("\(prefix).conv", layer, convolution)
     }
 
     private mutating func attention(_ prefix: String, _ layer: Int) throws -> any DivisibleAttention {

@@ -8,17 +8,18 @@ public import ApusTensor
 
 /// Mixes the tokens of a sequence: (T, D) to (T, D).
 public protocol AttentionLayer {
-    /// Angles of the positions, or `nil` when positions are learned.
+    /// Angles of the positions, or `nil` when positions are learned, or the layer has no need of them.
     var rotary: RotaryTable? { get }
     /// (T, D) to (T, D).
     func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable
 }
 
-/// Attention whose heads ranks may divide: each holds what makes some heads, and adds its part of the output.
+/// Attention whose heads ranks may divide, or a convolution whose channels: each holds what makes some of them, and adds
+/// its part of the output.
 public protocol DivisibleAttention: AttentionLayer {
     /// The layer's index in the model.
     var layer: Int { get }
-    /// What the heads found to (T, D).
+    /// What the heads, or channels, found to (T, D).
     var output: Linear { get }
     /// The same layer with another output projection.
     func replacing(output: Linear) -> Self
@@ -81,6 +82,11 @@ extension LatentAttention: DivisibleAttention {
             layer: layer, shape: shape, queryCompression: queryCompression, query: query,
             keyValueCompression: keyValueCompression, keyValueNorm: keyValueNorm, keyValue: keyValue, output: output,
             rotary: table)
+    }
+}
+extension ShortConvolution: DivisibleAttention {
+    public func replacing(output: Linear) -> ShortConvolution {
+        ShortConvolution(layer: layer, projection: projection, taps: taps, output: output)
     }
 }
 extension FeedForward: FeedForwardLayer {}

@@ -58,7 +58,8 @@ struct ModelReader {
                 "initial_deviation", .positive, default: base?.initialDeviation ?? 0.02, example: 0.02),
             initialScale: section.optionalReal(
                 "initial_scale", .positiveFloat, default: base?.initialScale, example: 0.1), latent: latent,
-            yarn: latentReader.yarn(section.section("position"), latent: latent), patches: patches?.configuration)
+            yarn: latentReader.yarn(section.section("position"), latent: latent), patches: patches?.configuration,
+            convolution: ConvolutionReader(section: section, base: base, count: layers).convolution())
         latentReader.check(model)
         PatchReader(section: section).check(model)
         return model

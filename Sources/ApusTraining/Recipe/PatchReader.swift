@@ -42,6 +42,7 @@ struct PatchReader {
             ("tied_embeddings", !model.tiedEmbeddings, "is true, but classes are no patches", "use false"),
             ("sliding_window", model.slidingWindow == nil, "is set, but a patch sees the whole image", "use null"),
             ("latent", model.latent == nil, "is set, but latent attention is causal", "remove it, or model.patches"),
+            ("convolution", model.convolution == nil, "is set, but it is causal", "remove it, or model.patches"),
         ]
         for (key, holds, reason, remedy) in remedies { section.require(holds, key, reason, remedy) }
     }

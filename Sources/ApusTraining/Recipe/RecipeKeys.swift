@@ -14,7 +14,8 @@ public enum RecipeKeys {
                 "preset", "patches", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
                 "maximum_positions",
                 "norm", "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip",
-                "sliding_window", "latent", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation",
+                "sliding_window", "latent", "convolution", "activation", "feed_forward_width", "tied_embeddings",
+                "initial_deviation",
                 "initial_scale", "experts",
             ]
         ),
@@ -27,6 +28,7 @@ public enum RecipeKeys {
             "model.latent",
             ["query_rank", "key_value_rank", "plain_width", "rotary_width", "value_width", "pairing"]
         ),
+        ("model.convolution", ["layers", "width"]),
         (
             "model.experts",
             [

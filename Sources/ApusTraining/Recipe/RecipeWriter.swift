@@ -120,6 +120,7 @@ extension Recipe {
         if let clip = model.attentionClip { writer.key("attention_clip", "\(clip)") }
         if let window = model.slidingWindow { writer.key("sliding_window", "\(window)") }
         if let latent = model.latent { writer.latent(latent) }
+        if let convolution = model.convolution { writer.convolution(convolution) }
         writer.key("activation", model.activation.rawValue)
         let dense = model.feedForward.lazy.compactMap { if case .dense(let width) = $0 { width } else { nil } }.first
         if let dense { writer.key("feed_forward_width", "\(dense)") }
