@@ -34,6 +34,19 @@ import Testing
         #expect((flops.training * 3240 / 1e9).rounded() == 107)
     }
 
+    /// DGMoE-Share: each layer uses its gate twice, and two have one set of six experts.
+    @Test(arguments: [(6, 4), (3, 3)]) func `layers that share experts choose each for itself`(experts: Int, most: Int)
+    {
+        var owner = MoEConfiguration(experts: experts, choices: 1, width: 24)
+        owner.shortcut = ShortcutConfiguration(isDual: true)
+        var other = owner
+        other.parametersOf = 0
+        let model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, maximumPositions: 12, feedForward: [.moe(owner), .moe(other)])
+        let counts = model.parameterCounts()
+        #expect(counts.experts == experts * 3 * 16 * 24 && counts.activeExperts == most * 3 * 16 * 24)
+    }
+
     @Test func `a layer that convolves has four matrices and its taps`() {
         let model = ModelConfiguration(
             vocabulary: 20, width: 16, heads: 4, keyValueHeads: 2, maximumPositions: 12,

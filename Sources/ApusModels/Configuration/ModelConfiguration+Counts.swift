@@ -18,7 +18,7 @@ public struct ParameterCounts: Sendable, Equatable {
     public let lookedUp: Int
     /// In the routed experts of all layers.
     public let experts: Int
-    /// In the routed experts that one token chooses.
+    /// In the routed experts that one token chooses; where layers share theirs, the most that it can.
     public let activeExperts: Int
     /// In the routers.
     public let routers: Int
@@ -59,6 +59,12 @@ extension ModelConfiguration {
     /// Counts over ``parameterInventory()``.
     public func parameterCounts() -> ParameterCounts {
         var (total, embedding, experts, activeExperts, routers) = (0, 0, 0, 0, 0)
+        // By the layer that has the experts: layers that share them may each choose others.
+        var chosen: [Int: Int] = [:]
+        for layer in mixtureLayers {
+            guard let moe = moe(layer: layer) else { continue }
+            chosen[moe.parametersOf ?? layer, default: 0] += moe.servedChoices
+        }
         for parameter in parameterInventory() {
             total += parameter.count
             if parameter.layer == nil && parameter.name.hasPrefix("model.embed_") { embedding += parameter.count }
@@ -67,10 +73,8 @@ extension ModelConfiguration {
             case .router: routers += parameter.count
             case .expert:
                 experts += parameter.count
-                // Experts of a layer are all of one size, so the first K stand for any K.
-                if let layer = parameter.layer, let expert = parameter.expert, let moe = moe(layer: layer),
-                    expert < moe.servedChoices
-                {
+                // Experts of a layer are all of one size, so the first ones stand for any.
+                if let layer = parameter.layer, let expert = parameter.expert, expert < chosen[layer, default: 0] {
                     activeExperts += parameter.count
                 }
             }
