@@ -245,7 +245,7 @@ def write(folder, out):
         if name in parts and parts[name]["figures"]:
             values |= section(parts[name])
     values["machine"] = machine(parts)
-    values["rounds"] = next((part["rounds"] for part in parts.values()), 0)
+    values["rounds"] = min((part["rounds"] for part in parts.values()), default=0)
     text = string.Template((here / "h100_template.md").read_text()).substitute(values)
     pathlib.Path(out).write_text(text)
     print(text)
