@@ -3,7 +3,7 @@
 Programs that are compared take turns within one run. What is measured goes to a folder, a JSON file a part, after every
 figure; the report is made of that folder, perhaps later and on another machine.
 
-Usage, on the machine with the GPU, with a Python that has torch and transformers:
+Usage, on the machine with the GPU, with a Python that has torch and transformers, perhaps sonic-moe:
     python Benchmarks/h100.py measure --apus .build/release/apus --parts layer,attention --data h100
     python Benchmarks/h100.py measure --parts gemm,blocksparse,routing,generate --data h100
     python Benchmarks/h100.py measure --parts train --data h100
@@ -44,6 +44,8 @@ class Peers:
         self.machine = json.loads(self.process.stdout.readline())
 
     def ask(self, peer, **request):
+        if self.process.poll() is not None:
+            return {"error": f"the peers ended with status {self.process.returncode}"}
         self.process.stdin.write(json.dumps({"peer": peer, **request}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -93,6 +95,8 @@ class Bench:
 
 
 def layer(bench, peers):
+    # SonicMoE has a process of its own: after a fault in a kernel a process can measure nothing more.
+    sonic = Peers(bench.args.python)
     for name, sizes in SHAPES.items():
         request = dict(zip(("tokens", "width", "expert_width", "experts", "choices"), sizes))
 
@@ -101,14 +105,21 @@ def layer(bench, peers):
                                       precision=precision)
 
         def theirs(routing, form, rounds):
-            return lambda: peers.ask("moe_layer", form=form, routing=routing, rounds=rounds, **request)
+            asked = sonic if form == "sonic" else peers
+            return lambda: asked.ask("moe_layer", form=form, routing=routing, rounds=rounds, **request)
 
         for routing in ("balanced", "zipf", "half") if name == "olmoe" else ("balanced",):
-            results = bench.in_turn({"apus": ours(routing), "compiled": theirs(routing, "compiled", 15)})
+            results = bench.in_turn({"apus": ours(routing), "compiled": theirs(routing, "compiled", 15),
+                                     "sonic": theirs(routing, "sonic", 15)})
             if routing == "balanced":
                 results |= {"apus_master": [ours(routing, "bf16")()], "eager": [theirs(routing, "eager", 5)()]}
             bench.save(shape=name, sizes=sizes, routing=routing, results=results)
         peers.ask("forget")
+        if any("error" in result and "No module named" not in result["error"] for result in results["sonic"]):
+            sonic.end()
+            sonic = Peers(bench.args.python)
+        sonic.ask("forget")
+    sonic.end()
 
 
 def attention(bench, peers):

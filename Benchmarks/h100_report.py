@@ -28,6 +28,11 @@ def cell(value, form="{:.0f}"):
     return "failed" if value is None else form.format(value)
 
 
+def absent(results):
+    """Whether a program was never measured because SonicMoE was not installed."""
+    return bool(results) and all("No module named 'sonicmoe'" in result.get("error", "") for result in results)
+
+
 def ratio(ours, theirs, form="{:.2f}"):
     return "" if not ours or not theirs else form.format(ours / theirs)
 
@@ -38,6 +43,8 @@ def errors(part):
     for figure in part["figures"]:
         rounds = figure.get("results") or {figure.get("program", ""): [figure.get("result", {})]}
         for program, results in rounds.items():
+            if absent(results):
+                continue
             messages = {result["error"] for result in results if isinstance(result, dict) and "error" in result}
             label = " ".join(str(figure[key]) for key in ("shape", "routing", "batch", "sizes") if key in figure)
             found += [f"- {program}, {label}: {message}" for message in sorted(messages)]
@@ -65,13 +72,17 @@ def layer(part):
             names = [result["formulation"] for result in results.get(name, []) if "error" not in result]
             return cell(peer(name)) + (f", {names[0]}" if names else "")
 
-        tflops, compiled = bank("expert_tflops"), peer("compiled")
+        def sonic(value, form="{:.0f}"):
+            rounds = results.get("sonic", [])
+            return "not installed" if absent(rounds) else cell(value, form) if rounds else MISSING
+
+        tflops, compiled, fused = bank("expert_tflops"), peer("compiled"), peer("sonic")
         name = f"{figure['shape']} ({shape_text(figure['sizes'])})"
         fullest = middle(apus, lambda result: result["peak_load_to_mean"])
         share = cell(bank("of_floor") and bank("of_floor") * 100, "{:.0f} %")
         if figure["shape"] == "olmoe":
-            skewed.append([figure["routing"], cell(fullest, "{:.1f}"), cell(tflops), cell(compiled),
-                           ratio(tflops, compiled), share])
+            skewed.append([figure["routing"], cell(fullest, "{:.1f}"), cell(tflops), cell(compiled), sonic(fused),
+                           ratio(tflops, compiled), ratio(tflops, fused), share])
         if figure["routing"] != "balanced":
             continue
         gemm = middle(apus, lambda result: result["gemm_only_seconds"] * 1e3)
@@ -81,17 +92,19 @@ def layer(part):
             cell(bank("forward_seconds") and bank("forward_seconds") * 1e3, "{:.1f}") + " + "
             + cell(bank("backward_seconds") and bank("backward_seconds") * 1e3, "{:.1f}"),
             cell(tflops), share, cell(bank("expert_tflops", "apus_master")), best("eager"), best("compiled"),
-            ratio(tflops, compiled)])
+            sonic(fused), ratio(tflops, compiled), ratio(tflops, fused)])
+        extra = peer("sonic", "extra_bytes")
         memory.append([name] + [cell(value and value / 2**30, "{:.2f}") for value in (
             bank("extra_bytes"), bank("extra_bytes", "apus_master"), peer("eager", "extra_bytes"),
-            peer("compiled", "extra_bytes"))])
+            peer("compiled", "extra_bytes"))] + [sonic(extra and extra / 2**30, "{:.2f}")])
     return {
         "layer": table(["shape (T, D, F, E, K)", "dense products, ms", "bytes, ms", "Apus, ms", "Apus TFLOP/s",
-                        "of floor", "with f32 gradients", "torch eager", "torch compiled", "Apus over compiled"],
-                       rows) + errors(part),
-        "skewed": table(["routing", "fullest expert over mean", "Apus TFLOP/s", "torch compiled", "Apus over compiled",
-                         "of floor"], skewed),
-        "layer_memory": table(["shape", "Apus", "Apus, f32 gradients", "torch eager", "torch compiled"], memory),
+                        "of floor", "with f32 gradients", "torch eager", "torch compiled", "SonicMoE",
+                        "Apus over compiled", "Apus over SonicMoE"], rows) + errors(part),
+        "skewed": table(["routing", "fullest expert over mean", "Apus TFLOP/s", "torch compiled", "SonicMoE",
+                         "Apus over compiled", "Apus over SonicMoE", "of floor"], skewed),
+        "layer_memory": table(["shape", "Apus", "Apus, f32 gradients", "torch eager", "torch compiled", "SonicMoE"],
+                              memory),
     }
 
 
@@ -232,7 +245,7 @@ def write(folder, out):
         if name in parts and parts[name]["figures"]:
             values |= section(parts[name])
     values["machine"] = machine(parts)
-    values["rounds"] = next((part["rounds"] for part in parts.values()), 0)
+    values["rounds"] = min((part["rounds"] for part in parts.values()), default=0)
     text = string.Template((here / "h100_template.md").read_text()).substitute(values)
     pathlib.Path(out).write_text(text)
     print(text)

@@ -19,7 +19,7 @@ struct ApusCommand: ParsableCommand {
         subcommands: [
             Train.self, Distill.self, TokenizerCommand.self, Data.self, Eval.self, Generate.self, Inspect.self,
             Convert.self, Upcycle.self, Aggregate.self, Prune.self,
-            Report.self, Verify.self, Doctor.self, Bench.self,
+            Report.self, ProbeCommand.self, Verify.self, Doctor.self, Bench.self,
         ])
 
     static func main() {

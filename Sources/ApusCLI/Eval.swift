@@ -16,6 +16,9 @@ struct Eval: ParsableCommand {
             same over lists of token ids, tokenizer or not; --logits writes 'logits.0', 'logits.1', ..., \
             (tokens, vocabulary) f32, one for each list, and takes the loss from them.
 
+            Of a model that classifies images, --data is a file of them, and what is measured are its accuracy and its nats \
+            per image.
+
             Example:
               apus eval runs/quickstart --data book.txt --max-tokens 100000
               apus eval ./OLMoE-1B-7B --tokens ids.json --logits logits.safetensors
@@ -23,7 +26,7 @@ struct Eval: ParsableCommand {
 
     @OptionGroup var options: ModelOptions
 
-    @Option(help: "Text to predict: a file, a folder of files, or prepared data.")
+    @Option(help: "Text to predict: a file, a folder of files, or prepared data; or a file of images.")
     var data: String?
 
     @Option(help: "A JSON file with a list of lists of token ids.")
@@ -50,6 +53,7 @@ struct Eval: ParsableCommand {
 
     func run() throws {
         let source = try Checkpoint(options.checkpoint)
+        if source.configuration.patches != nil { return try classify(source) }
         let backend = try options.compute.backend()
         // Read and checked before the weights, which may take minutes.
         let text = try data.map { try EvaluationText($0, of: source, tokenizer: options.tokenizer) }
@@ -69,6 +73,36 @@ struct Eval: ParsableCommand {
             }
         }
         report(result, tokensPerSecond: result.map { Double($0.tokens) / seconds })
+    }
+
+    /// Loss and accuracy of a model of images.
+    private func classify(_ source: Checkpoint) throws {
+        guard let data else { throw InferenceError.classifiesImages }
+        if let option = [
+            maxTokens == nil ? nil : "--max-tokens", window == nil ? nil : "--window",
+            options.tokenizer == nil ? nil : "--tokenizer",
+        ].lazy.compactMap(\.self).first {
+            throw CommandError("\(option) is for text, and '\(source.folder)' classifies images; leave it out")
+        }
+        let backend = try options.compute.backend()
+        let images = try ImageSet(path: data)
+        let model = try source.model.load(backend: backend, precision: options.precision?.value)
+        let evaluator = try Evaluator(model, backend: backend)
+        let (seconds, result) = try timed { try evaluator.evaluate(images) }
+        let rate = Double(result.images) / seconds
+        if options.json {
+            return print(
+                JSONText.object([
+                    ("images", .integer(result.images)), ("correct", .integer(result.correct)),
+                    ("accuracy", .number(result.accuracy)), ("nats_per_image", .number(result.natsPerImage)),
+                    ("images_per_second", .number(rate)),
+                ]))
+        }
+        print(
+            table([
+                ["images", grouped(result.images)], ["accuracy", "\(fixed(result.accuracy * 100, 2)) %"],
+                ["nats per image", fixed(result.natsPerImage, 4)], ["images per second", fixed(rate, 0)],
+            ]))
     }
 
     /// Shows what was found; `nil` when there was nothing to predict, and the logits are all there is.

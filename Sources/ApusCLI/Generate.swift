@@ -71,6 +71,7 @@ struct Generate: ParsableCommand {
 
     func run() throws {
         let source = try Checkpoint(options.checkpoint)
+        guard source.configuration.patches == nil else { throw InferenceError.classifiesImages }
         let backend = try options.compute.backend(batchInvariant: batchInvariant)
         let text =
             promptTokens.isEmpty

@@ -39,7 +39,7 @@ struct ModelSummary {
     var text: String {
         var rows = [
             ["folder", source.folder], ["kind", source.kind],
-            ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")],
+            input,
             ["width", "\(model.width)"], ["layers", "\(model.layers)"],
             ["attention", attention],
             ["context", "\(model.maximumPositions)"],
@@ -49,6 +49,7 @@ struct ModelSummary {
                     + (model.queryKeyNorm == .none ? "" : ", queries and keys per \(model.queryKeyNorm.rawValue)"),
             ],
         ]
+        if let convolution { rows.append(["convolution", convolution]) }
         rows += feedForward.map { ["feed-forward", $0] }
         rows += [
             ["parameters", "\(grouped(counts.total)), \(grouped(counts.active)) active for a token"],
@@ -64,6 +65,22 @@ struct ModelSummary {
         }
         if isVerified { rows.append(["checksums", "all files are as they were written"]) }
         return table(rows, leftColumns: 2)
+    }
+
+    /// What it reads.
+    private var input: [String] {
+        guard let patches = model.patches else {
+            return ["vocabulary", "\(model.vocabulary)" + (vocabulary.map { " (\($0))" } ?? "")]
+        }
+        let image = "\(patches.height) x \(patches.width) x \(patches.channels)"
+        return ["images", "\(image), patches of \(patches.size) x \(patches.size), \(model.vocabulary) classes"]
+    }
+
+    /// Which layers convolve in place of attention.
+    private var convolution: String? {
+        guard let convolution = model.convolution else { return nil }
+        let layers = convolution.layers.map(String.init).joined(separator: ", ")
+        return "\(convolution.width) tokens wide in layers \(layers), which have no attention"
     }
 
     private var attention: String {
@@ -115,11 +132,13 @@ struct ModelSummary {
         var fields: [(String, JSONText)] = [
             ("folder", .string(source.folder)),
             ("kind", .string(source.model.configuration.family?.rawValue ?? ModelConfiguration.modelType)),
-            ("vocabulary", .integer(model.vocabulary)), ("tokenizer", .optional(vocabulary) { .string($0) }),
+            ("vocabulary", .integer(model.vocabulary)), ("patch_size", .optional(model.patches) { .integer($0.size) }),
+            ("tokenizer", .optional(vocabulary) { .string($0) }),
             ("width", .integer(model.width)),
             ("layers", .integer(model.layers)), ("heads", .integer(model.heads)),
             ("key_value_heads", .integer(model.keyValueHeads)), ("head_width", .integer(model.headWidth)),
             ("maximum_positions", .integer(model.maximumPositions)),
+            ("convolution_layers", .array((model.convolution?.layers ?? []).map { .integer($0) })),
             (
                 "moe_layers",
                 .array(model.feedForward.indices.filter { model.moe(layer: $0) != nil }.map { .integer($0) })

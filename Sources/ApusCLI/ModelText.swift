@@ -36,7 +36,7 @@ struct ModelText {
     static func name(in model: Checkpoint) -> String? {
         if let file = NamedVocabulary.file(inFolder: model.folder) { return file }
         let (bytes, own) = (ByteVocabulary().size, model.configuration.vocabulary)
-        guard model.model.configuration.family == nil else { return nil }
+        guard model.model.configuration.family == nil, model.configuration.patches == nil else { return nil }
         // A run without a tokenizer was trained on bytes, and may have more ids than it uses.
         return own == bytes || model.isOfRun && own > bytes ? "bytes" : nil
     }

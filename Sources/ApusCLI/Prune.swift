@@ -88,6 +88,11 @@ struct Prune: ParsableCommand {
             return try ExpertScores(
                 routerNormsOf: source.model, since: base.model, backend: CPUBackend(threadCount: 1))
         case .utilization:
+            guard source.configuration.patches == nil else {
+                throw CommandError(
+                    "--by utilization counts choices over text, and '\(source.folder)' classifies images: use router-norm"
+                )
+            }
             let backend = try compute.backend()
             let text = try EvaluationText(data ?? "", of: source, tokenizer: tokenizer)
             let model = try source.model.load(backend: backend)

@@ -121,7 +121,7 @@ struct Train: ParsableCommand {
         let data = training.recipe.data
         return """
             model    \(counts.total) parameters, \(counts.active) active for a token
-            text     \(data.sources.map(\.path).joined(separator: " + ")), \(training.trainingTokens) tokens
+            \(training.recipe.model.patches == nil ? "text  " : "images")   \(data.sources.map(\.path).joined(separator: " + ")), \(training.trainingTokens) tokens
             run      \(folder), steps \(training.stepsTaken + 1) to \(training.recipe.training.steps), \
             \(training.recipe.training.batch) sequences of \(data.sequenceLength) each, \
             \(training.recipe.training.precision.rawValue)\(layout(training))

@@ -11,8 +11,9 @@ import ApusTensor
 /// 3. Compute: the bank, on each chunk's rows. In training a share of the experts' hidden activations may be dropped.
 /// 4. Combine: bring the results back, weighted, summed over a token's choices in order.
 ///
-/// PR-MoE's residual expert (DeepSpeed-MoE section 3.1) is mixed in last: `y = c0 * moe(x) + c1 * dense(x)`. Experts that
-/// read an earlier state than the shared one run as a ``RoutedBranch`` (`MoELayer+Shortcut.swift`).
+/// PR-MoE's residual expert (DeepSpeed-MoE section 3.1) computes while results come back, unless chunks do by then, and is
+/// mixed in last: `y = c0 * moe(x) + c1 * dense(x)`. Experts that read an earlier state than the shared one run as a
+/// ``RoutedBranch`` (`MoELayer+Shortcut.swift`).
 public struct MoELayer {
     /// Global layer index.
     public let layer: Int
@@ -78,26 +79,30 @@ public struct MoELayer {
         let tape = context.forward.tape
         let routing = try router.route(x, layer: layer, context)
         let draws = try draws(routing.decision, context)
-        var hidden: Variable
+        var combination: InFlightCombination?
         if chunks > 1,
             let pieces = try Chunking.split(
                 x, routing, into: chunks, mayBeEmpty: dispatcher.exchangesRows, on: tape)
         {
-            hidden = try runChunks(pieces, of: x, draws, on: tape)
+            let joined = try runChunks(pieces, of: x, draws, on: tape)
+            combination = InFlightCombination { joined }
         } else if draws == nil, dispatcher is LocalDispatcher,
             let whole = try bank.wholeLayer(
                 x, weights: routing.weights, routing.decision, base: { try shared?(x, on: tape) }, on: tape)
         {
-            hidden = whole
+            combination = InFlightCombination { whole }
         } else {
             let flight = try dispatcher.dispatch(x, routing.decision, numbers: draws?.numbers, on: tape)
             let base = try shared?(x, on: tape)
             let results = try compute(flight.finish(), draws, on: tape)
-            hidden = try dispatcher.combine(
-                results, weights: routing.weights, routing.decision, base: base, on: tape
-            ).finish()
+            combination = try dispatcher.combine(
+                results, weights: routing.weights, routing.decision, base: base, on: tape)
         }
-        if let residual { hidden = try residual(x, mixedWith: hidden, on: tape) }
+        func routed() throws -> Variable {
+            guard let combination = combination.take() else { preconditionFailure("results come back once") }
+            return try combination.finish()
+        }
+        let hidden = try residual.map { try $0(x, mixedWith: routed(), on: tape) } ?? routed()
         return Output(hidden: hidden, routing: routing)
     }
 

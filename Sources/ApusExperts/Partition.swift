@@ -12,7 +12,7 @@ public enum Cut: Sendable, Equatable {
     case eachHead
     /// Along `dimension`, which is made of this many heads.
     case heads(Int, dimension: Int)
-    /// Along `dimension`, the hidden width of a dense feed-forward layer.
+    /// Along `dimension`, the hidden width of a dense feed-forward layer or the channels of a convolution.
     case hidden(dimension: Int)
     /// Along `dimension`, the hidden width of one of the `experts` routed experts of `layer`, in whole multiples of `unit`.
     case expertHidden(dimension: Int, unit: Int, layer: Int, experts: Int)
@@ -50,7 +50,7 @@ public protocol Partition {
     func experts(of count: Int, layer: Int) throws -> Range<Int>
     /// The norm of queries and keys over the whole projection; `nil` when all heads are here.
     func projectionNorm(layer: Int) -> (any DividedRowNorm)?
-    /// In place of attention with the heads that are here.
+    /// In place of attention with the heads that are here, or a convolution with the channels.
     func attention(_ local: any DivisibleAttention) -> any AttentionLayer
     /// In place of a block's feed-forward layer with the hidden width that is here.
     func feedForward(_ local: FeedForward, layer: Int) -> any FeedForwardLayer
@@ -60,6 +60,8 @@ public protocol Partition {
     func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer
     /// In place of an embedding with the rows that are here, of `vocabulary`.
     func embedding(_ local: Embedding, vocabulary: Int) -> any EmbeddingLayer
+    /// In place of an embedding of patches, which is whole on every rank.
+    func embedding(_ local: PatchEmbedding) -> any EmbeddingLayer
     /// In place of the head's loss with the rows that are here, of `vocabulary`.
     func loss(_ local: LanguageModelLoss, vocabulary: Int) -> any LossLayer
 }
@@ -74,6 +76,7 @@ extension Partition {
     public func denseExpert(_ local: FeedForward, layer: Int) -> any FeedForwardLayer { local }
     public func mixture(_ local: MoELayer, experts: Int) throws -> MoELayer { local }
     public func embedding(_ local: Embedding, vocabulary: Int) -> any EmbeddingLayer { local }
+    public func embedding(_ local: PatchEmbedding) -> any EmbeddingLayer { local }
     public func loss(_ local: LanguageModelLoss, vocabulary: Int) -> any LossLayer { local }
 }
 

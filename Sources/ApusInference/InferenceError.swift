@@ -12,6 +12,10 @@ public enum InferenceError: Error, Sendable, Equatable {
     case tokenOutsideVocabulary(sequence: Int, position: Int, id: Int32, vocabulary: Int)
     /// No sequence has a token that follows another one.
     case nothingToEvaluate(sequences: Int)
+    /// A model that classifies images was to read text.
+    case classifiesImages
+    /// A model of text was to classify images.
+    case readsText
     /// The blocks that the cache may have are all in use.
     case cacheFull(neededTokens: Int, heldTokens: Int, limitTokens: Int)
     /// A logit is NaN or infinite, or nothing can be chosen: the weights are broken.
@@ -49,6 +53,11 @@ extension InferenceError: CustomStringConvertible {
                 none of the \(sequences) sequences has two tokens, so there is nothing to predict: give at least one of \
                 two tokens or more
                 """
+        case .classifiesImages:
+            return
+                "the model classifies images and neither reads nor writes text: give 'apus eval' a file of images as --data"
+        case .readsText:
+            return "the model reads text, not images: classifying needs one that was trained with model.patches"
         case .cacheFull(let needed, let held, let limit):
             return """
                 the key-value cache may hold \(limit) tokens, \(held) are held and \(needed) more are needed: lower \

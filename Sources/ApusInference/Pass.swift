@@ -59,12 +59,16 @@ struct Pass {
 
 extension Transformer {
     /// Tokens of the longest sequence that it can read: the rotary angles prepared, or the learned positions.
-    var contextLength: Int { blocks.first?.attention.rotary?.positionCount ?? configuration.maximumPositions }
+    var contextLength: Int {
+        blocks.lazy.compactMap(\.attention.rotary).first?.positionCount ?? configuration.maximumPositions
+    }
 
     func hasToken(_ id: Int32) -> Bool { id >= 0 && id < configuration.vocabulary }
 
-    /// - Throws: ``InferenceError/tokenOutsideVocabulary(sequence:position:id:vocabulary:)`` for the first such token.
+    /// - Throws: ``InferenceError/tokenOutsideVocabulary(sequence:position:id:vocabulary:)`` for the first such token;
+    ///   ``InferenceError/classifiesImages``.
     func check(_ tokens: [Int32], sequence: Int) throws(InferenceError) {
+        guard configuration.patches == nil else { throw .classifiesImages }
         guard let position = tokens.firstIndex(where: { !hasToken($0) }) else { return }
         throw .tokenOutsideVocabulary(
             sequence: sequence, position: position, id: tokens[position], vocabulary: configuration.vocabulary)

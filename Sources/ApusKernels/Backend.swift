@@ -9,7 +9,7 @@ public import ApusTensor
 /// The CPU implementation is the reference for every other one. Each file under `Ops/` holds one op's contract, forward
 /// and backward, and its CPU implementation.
 public protocol Backend: AnyObject, Sendable, MatMulOp, GroupedMatMulOp, GatedExpertsOp, BlockSparseOp, NormOp,
-    ActivationOp, RotaryOp,
+    ActivationOp, RotaryOp, ShortConvolutionOp,
     AttentionOp, RouterOp, GateOp, RouterLossOp, CapacityOp, RoutedRowsOp, MixOp, EmbeddingOp, ClampOp, CrossEntropyOp,
     DistillationOp, DropoutOp,
     ElementwiseOp, OptimizerOp, TransferOp, RouterPassOp, DecodeOp, RecordingOp, ClockOp

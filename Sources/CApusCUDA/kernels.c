@@ -173,6 +173,9 @@ static const unsigned char row_moves_cuh[] = {
 static const unsigned char rows_cu[] = {
 #embed "../ApusCUDA/Kernels/rows.cu" suffix(, 0)
 };
+static const unsigned char short_convolution_cu[] = {
+#embed "../ApusCUDA/Kernels/short_convolution.cu" suffix(, 0)
+};
 static const unsigned char swiglu_cu[] = {
 #embed "../ApusCUDA/Kernels/swiglu.cu" suffix(, 0)
 };
@@ -241,6 +244,7 @@ static const apus_kernel_file files[] = {
     SOURCE("router_loss.cu", router_loss_cu),
     HEADER("row_moves.cuh", row_moves_cuh),
     SOURCE("rows.cu", rows_cu),
+    SOURCE("short_convolution.cu", short_convolution_cu),
     SOURCE("swiglu.cu", swiglu_cu),
     HEADER("types.cuh", types_cuh),
 };

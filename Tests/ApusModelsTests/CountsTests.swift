@@ -34,6 +34,34 @@ import Testing
         #expect((flops.training * 3240 / 1e9).rounded() == 107)
     }
 
+    /// DGMoE-Share: each layer uses its gate twice, and two have one set of six experts.
+    @Test(arguments: [(6, 4), (3, 3)]) func `layers that share experts choose each for itself`(experts: Int, most: Int)
+    {
+        var owner = MoEConfiguration(experts: experts, choices: 1, width: 24)
+        owner.shortcut = ShortcutConfiguration(isDual: true)
+        var other = owner
+        other.parametersOf = 0
+        let model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, maximumPositions: 12, feedForward: [.moe(owner), .moe(other)])
+        let counts = model.parameterCounts()
+        #expect(counts.experts == experts * 3 * 16 * 24 && counts.activeExperts == most * 3 * 16 * 24)
+    }
+
+    @Test func `a layer that convolves has four matrices and its taps`() {
+        let model = ModelConfiguration(
+            vocabulary: 20, width: 16, heads: 4, keyValueHeads: 2, maximumPositions: 12,
+            feedForward: [.dense(width: 24), .dense(width: 24)],
+            convolution: ConvolutionConfiguration(layers: [0], width: 3))
+        // Tables; queries and output, keys and values; a convolution; two layers of three matrices; five norms.
+        let attention = 2 * 16 * 16 + 2 * 16 * 8
+        let convolution = 4 * 16 * 16 + 3 * 16
+        #expect(model.parameterCounts().total == 2 * 20 * 16 + attention + convolution + 2 * 3 * 16 * 24 + 5 * 16)
+        let flops = model.flopsPerToken(meanContext: 4)
+        #expect(flops.projections == Double(2 * attention + 2 * 4 * 16 * 16))
+        // Sixteen numbers with four keys, twice; a multiplication and an addition for each tap.
+        #expect(flops.attention == Double(2 * 2 * 16 * 4 + 2 * 3 * 16))
+    }
+
     @Test func `a token of an annealed gate meets one expert when it is served`() throws {
         var moe = MoEConfiguration(experts: 4, choices: 4, width: 8, activation: .relu)
         moe.router.annealing = DenseToSparse(steps: 5)

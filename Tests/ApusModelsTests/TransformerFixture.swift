@@ -92,6 +92,14 @@ struct TransformerCase: Sendable, CustomTestStringConvertible {
                 keyValueRank: 7, plainWidth: 2, rotaryWidth: 4, valueWidth: 9, pairing: .halves)
             (model.keyValueHeads, model.headWidth, model.initialScale) = (4, 6, 0.1)
         },
+        TransformerCase("an encoder of images of 11 patches") { model, moe in
+            (model.norm, model.position, model.attentionBias) = (.layer, .learned, true)
+            model.patches = PatchConfiguration(height: 11, width: 1, size: 1)
+            moe.policy = .capacity(factor: 1, minimum: 1, order: .importance)
+        },
+        TransformerCase("convolutions in the first and last layer") { model, _ in
+            model.convolution = ConvolutionConfiguration(layers: [0, 2], width: 3)
+        },
         TransformerCase("pyramid of experts, one of them alone") { model, moe in
             var (few, many) = (moe, moe)
             (few.experts, few.choices, many.experts) = (1, 1, 5)

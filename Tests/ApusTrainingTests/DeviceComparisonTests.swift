@@ -17,16 +17,22 @@ import Testing
         scratch = try ScratchFolder()
         var generator = SeededGenerator(seed: 5)
         try scratch.write("text.txt", (0..<3000).map { _ in UInt8.random(in: 97...122, using: &generator) })
+        try scratch.write(
+            "data.images",
+            ImageSet.file(
+                height: 15, width: 1, channels: 1, labels: (0..<200).map { $0 % 10 },
+                pixels: (0..<3000).map { _ in UInt8.random(in: 0...255, using: &generator) }))
     }
 
     private func recipe(_ training: TrainingCase = .all[0], _ change: (inout Recipe) -> Void = { _ in }) -> Recipe {
         var model = training.model
-        model.vocabulary = 257
-        model.maximumPositions = 64
+        let isText = model.patches == nil
+        if isText { (model.vocabulary, model.maximumPositions) = (257, 64) }
         var configuration = training.training()
         configuration.evaluateEvery = 0
         var recipe = Recipe(
-            seed: 7, model: model, data: DataConfiguration(path: "\(scratch.path)/text.txt", sequenceLength: 16),
+            seed: 7, model: model,
+            data: DataConfiguration(path: scratch.file(isText ? "text.txt" : "data.images"), sequenceLength: 16),
             training: configuration)
         change(&recipe)
         return recipe

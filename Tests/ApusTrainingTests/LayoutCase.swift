@@ -63,7 +63,8 @@ struct LayoutCase: Sendable, CustomTestStringConvertible {
             let targets = tokens.dropFirst().enumerated().map { index, id in
                 index % 11 == 5 || index / length == 1 && index % 2 == 0 ? -100 : id
             }
-            return TokenBatch(inputs: Array(tokens.dropLast()), targets: targets)
+            let inputs = tokens.dropLast().map { recipe.model.patches == nil ? $0 : 6 * $0 }
+            return TokenBatch(inputs: inputs, targets: targets)
         }
     }
 

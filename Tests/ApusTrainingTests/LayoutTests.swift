@@ -70,6 +70,11 @@ struct LayoutTests {
         model.headWidth = 10
         return model
     }()
+    private static let hybrid: ModelConfiguration = {
+        var model = decoder(moe())
+        model.convolution = ConvolutionConfiguration(layers: [0, 2], width: 3)
+        return model
+    }()
     private static let pooled = decoder(moe { $0.losses = RouterLosses(balance: 0.02, scope: .pooled) })
 
     private static let dropping = decoder(
@@ -103,6 +108,18 @@ struct LayoutTests {
             $0.choices = 4
             $0.router = RouterConfiguration(annealing: DenseToSparse(start: 2, end: 0.5, steps: 2, threshold: 0.1))
         })
+
+    /// An image has 15 patches of one pixel.
+    private static let images: ModelConfiguration = {
+        var model = decoder(
+            moe {
+                $0.activation = .gelu
+                $0.policy = .capacity(factor: 1, minimum: 2, order: .importance)
+                $0.bank = .padded
+            }, norm: .layer, position: .learned)
+        model.patches = PatchConfiguration(height: 15, width: 1, size: 1)
+        return model
+    }()
 
     // MARK: Layouts
 
@@ -194,6 +211,12 @@ struct LayoutTests {
         LayoutCase(
             model: latent, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true, checkpointing: true,
             words: "latent attention, sequence, CAC"),
+        LayoutCase(model: images, expert: .uniform(2), data: 4, microBatch: 2, words: "images"),
+        LayoutCase(model: images, tensor: 2, expert: .uniform(2), data: 2, words: "images"),
+        LayoutCase(model: hybrid, tensor: 4, data: 1, words: "convolutions"),
+        LayoutCase(
+            model: hybrid, tensor: 2, expert: .uniform(2), data: 2, sequenceParallel: true, checkpointing: true,
+            words: "convolutions, sequence, CAC"),
         LayoutCase(model: annealed, data: 4, microBatch: 2, words: "annealed"),
         LayoutCase(model: annealed, tensor: 2, expert: .uniform(2), data: 4, words: "annealed"),
     ]

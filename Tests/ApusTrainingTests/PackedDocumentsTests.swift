@@ -14,6 +14,11 @@ import Testing
     private static let model = TrainingCase(
         testDescription: "dropless, no losses but the model's",
         model: TrainingCase.decoder(TrainingCase.moe(losses: RouterLosses())))
+    private static let hybrid: TrainingCase = {
+        var changed = model.model
+        changed.convolution = ConvolutionConfiguration(layers: [0], width: 4)
+        return TrainingCase(testDescription: "the same with convolutions", model: changed)
+    }()
 
     private func batch(packed: Bool) throws -> TokenBatch {
         let ends = [5, 16, 23, 32, 48, 52, 64]
@@ -35,8 +40,8 @@ import Testing
     }
 
     /// The mean loss over documents that are sequences of a ragged batch, without any mask.
-    @Test func `the loss is that of documents alone`() throws {
-        let trainer = try Trainer(Self.model, .f32)
+    @Test(arguments: [model, hybrid]) func `the loss is that of documents alone`(_ sample: TrainingCase) throws {
+        let trainer = try Trainer(sample, .f32)
         let batch = try batch(packed: true)
         let packed = try trainer.step(step: 1, batch: batch, learningRate: 0).loss
         let starts = (0..<64).filter { $0 % 16 == 0 || batch.documents?.positions[$0] == 0 } + [64]

@@ -68,6 +68,24 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
                 return model
             }()),
         TrainingCase(
+            testDescription: "an encoder of images, capacity by importance, padded",
+            model: {
+                var model = decoder(
+                    moe(
+                        activation: .gelu,
+                        policy: .capacity(factor: 1, minimum: 1, order: .importance), bank: .padded,
+                        losses: RouterLosses(balance: 0.02, importance: 0.01)), norm: .layer, position: .learned)
+                model.patches = PatchConfiguration(height: 15, width: 1, size: 1)
+                return model
+            }()),
+        TrainingCase(
+            testDescription: "convolutions around attention, checkpointed",
+            model: {
+                var model = decoder(moe(losses: RouterLosses(balance: 0.02)))
+                model.convolution = ConvolutionConfiguration(layers: [0], width: 3)
+                return model
+            }(), checkpointing: true),
+        TrainingCase(
             testDescription: "learned positions, LayerNorm, residual expert, padded by position",
             model: decoder(
                 moe(
@@ -210,7 +228,8 @@ struct Trainer {
         let count = self.step.configuration.batch * sequenceLength
         let tokens = (0...count).map { _ in Int32.random(in: 0..<40, using: &generator) }
         let targets = tokens.dropFirst().enumerated().map { $0.offset % 11 == 5 ? -100 : $0.element }
-        return TokenBatch(inputs: Array(tokens.dropLast()), targets: targets)
+        let inputs = tokens.dropLast().map { model.configuration.patches == nil ? $0 : 6 * $0 }
+        return TokenBatch(inputs: inputs, targets: targets)
     }
 
     /// Every tensor that training changes, by name: weights, moments and masters.

@@ -7,6 +7,8 @@ Rows can be moved in several ways, and which is fastest depends on the shape: al
 "indexed" leaves adjoints to autograd, "added" sums results by index_add, "gathered" has adjoints written by hand that
 gather, so that nothing is added atomically.
 
+The form "sonic" is the same layer by SonicMoE's kernels (sonic.py).
+
 Letters: T tokens, D width, F expert width, E experts, K choices, R = T K rows.
 """
 
@@ -57,6 +59,8 @@ class Reorder(torch.autograd.Function):
 
 
 class Layer(nn.Module):
+    formulations = FORMULATIONS
+
     def __init__(self, width, expert_width, experts, choices):
         super().__init__()
         self.choices, self.expert_width = choices, expert_width
@@ -155,16 +159,25 @@ def tokens_like(tokens, width, routing):
 
 def choose(layer, call, x):
     """The fastest formulation, and the seconds of each."""
-    seconds = {}
-    for formulation in FORMULATIONS:
+    seconds, failure = {}, None
+    for formulation in layer.formulations:
         try:
             passes = Pass(layer, call, formulation, x).time(5)
             seconds[formulation] = statistics.median(sum(p) for p in passes)
         except Exception as problem:
             print(f"{formulation}: {problem}", file=sys.stderr)
+            failure = problem
     if not seconds:
-        raise RuntimeError("no formulation of the layer runs")
+        raise RuntimeError(f"no formulation of the layer runs, the last because of {failure}")
     return min(seconds, key=seconds.get), seconds
+
+
+def layer_class(form):
+    if form != "sonic":
+        return Layer
+    # Imported when asked for, because it is not always installed.
+    import sonic
+    return sonic.Layer
 
 
 def measure(tokens, width, expert_width, experts, choices, form="compiled", routing="balanced", rounds=20):
@@ -172,7 +185,7 @@ def measure(tokens, width, expert_width, experts, choices, form="compiled", rout
     x = tokens_like(tokens, width, routing)
     if key not in layers:
         torch.manual_seed(1)
-        layer = Layer(width, expert_width, experts, choices)
+        layer = layer_class(form)(width, expert_width, experts, choices)
         layers[key] = layer, (torch.compile(layer, dynamic=False, fullgraph=True) if form == "compiled" else layer)
     layer, call = layers[key]
     layer.gate.data[:, -1] = bias(experts, routing)

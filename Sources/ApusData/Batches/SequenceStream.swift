@@ -2,7 +2,7 @@ import ApusTensor
 
 // Shape letters: B sequences of a batch, S tokens of a sequence.
 
-/// An endless stream of sequences cut from runs of tokens, in an order that is a function of (seed, epoch, place).
+/// An endless stream of sequences, cut from runs of tokens or each an image, in an order that is a function of (seed, epoch, place).
 ///
 /// Sequence `i` of a source reads tokens `i * S ..< i * S + S` and predicts each one's successor, so every token but the
 /// first is a target once an epoch. Of one source, place `n` of the stream is place `n % count` of epoch `n / count`; of
@@ -35,6 +35,7 @@ public struct SequenceStream: Sendable {
     private let mixture: SourceMixture
     private let shuffleSeed: UInt64?
     private let masksDocuments: Bool
+    private let images: (set: ImageSet, patch: Int)?
 
     /// A stream over `sources`; with a seed it is shuffled anew each epoch, with masks no token sees another document.
     ///
@@ -54,6 +55,7 @@ public struct SequenceStream: Sendable {
         self.sequenceLength = sequenceLength
         self.shuffleSeed = shuffleSeed
         self.masksDocuments = masksDocuments
+        images = nil
         counts = sources.map { ($0.tokens.count - 1) / sequenceLength }
         count = counts.reduce(0, +)
         let shares = SourceMixture.shares(weights: sources.map(\.weight), temperature: temperature)
@@ -64,6 +66,25 @@ public struct SequenceStream: Sendable {
                     + "data.temperature, or leave it out")
         }
         mixture = SourceMixture(shares: shares, seed: mixtureSeed)
+    }
+
+    /// A stream over images, each a sequence of a class token and its patches of `patch` x `patch` pixels; with a seed it is
+    /// shuffled anew each epoch.
+    ///
+    /// - Parameter part: what messages call the images: training or held-out.
+    /// - Throws: ``DataError/badImages(path:reason:)`` for none.
+    public init(_ images: ImageSet, patch: Int, shuffleSeed: UInt64?, part: String) throws(DataError) {
+        guard images.count > 0 else {
+            throw .badImages(path: images.path, reason: "it leaves no \(part) image")
+        }
+        sources = []
+        counts = [images.count]
+        count = images.count
+        sequenceLength = images.tokens(patch: patch)
+        mixture = SourceMixture(shares: [1], seed: 0)
+        self.shuffleSeed = shuffleSeed
+        masksDocuments = false
+        self.images = (images, patch)
     }
 
     /// A stream over one run of tokens in memory.
@@ -86,6 +107,11 @@ public struct SequenceStream: Sendable {
         var batch = TokenBatch(reserving: places.count * sequenceLength, masksDocuments: masksDocuments)
         for place in places {
             let (source, index) = location(of: place)
+            if let (set, patch) = images {
+                batch.append(
+                    patches: set.patches(of: index, size: patch), tokens: sequenceLength, label: set.label(of: index))
+                continue
+            }
             let tokens = sources[source].tokens
             let range = index * sequenceLength..<(index + 1) * sequenceLength
             let starts = masksDocuments ? try tokens.documentStarts(in: range) : []

@@ -22,22 +22,25 @@ public struct TokenBatch: Sendable, Equatable {
         }
     }
 
-    /// (T).
+    /// (T) token ids, or (T * P), the P pixels of each token's patch.
     public var inputs: [Int32]
-    /// (T): each input's successor; negative ones are ignored.
+    /// (T): what each token is to predict, its successor or the class of its image; negative ones are ignored.
     public var targets: [Int32]
     /// `nil` when every token sees all before it in its sequence.
     public var documents: Documents?
 
     /// The tokens `range`, of whole sequences.
     public subscript(range: Range<Int>) -> TokenBatch {
-        TokenBatch(
-            inputs: Array(inputs[range]), targets: Array(targets[range]), documents: documents.map { $0[range] })
+        let width = inputs.count / max(targets.count, 1)
+        return TokenBatch(
+            inputs: Array(inputs[range.lowerBound * width..<range.upperBound * width]), targets: Array(targets[range]),
+            documents: documents.map { $0[range] })
     }
 
     /// A batch of these parts.
     public init(inputs: [Int32], targets: [Int32], documents: Documents? = nil) {
-        precondition(inputs.count == targets.count && documents.map { $0.positions.count == inputs.count } ?? true)
+        precondition(targets.isEmpty ? inputs.isEmpty : inputs.count.isMultiple(of: targets.count))
+        precondition(documents.map { $0.positions.count == targets.count } ?? true)
         self.inputs = inputs
         self.targets = targets
         self.documents = documents
@@ -55,6 +58,13 @@ extension TokenBatch {
         targets.reserveCapacity(tokens)
         documents?.positions.reserveCapacity(tokens)
         documents?.firstKeys.reserveCapacity(tokens)
+    }
+
+    /// Appends an image's `patches` (S * P), of whose S tokens the first is to tell the class.
+    mutating func append(patches: [Int32], tokens: Int, label: Int32) {
+        inputs += patches
+        targets.append(label)
+        targets.append(contentsOf: repeatElement(Self.ignored, count: tokens - 1))
     }
 
     /// Appends the sequence of `tokens` (S + 1), of which the last is a target only. `starts` are the places in 1 ... S

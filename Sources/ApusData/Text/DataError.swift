@@ -1,6 +1,6 @@
 import ApusTensor
 
-/// What is wrong with training data: text, or the token shards made of it.
+/// What is wrong with training data: text, the token shards made of it, or images.
 public enum DataError: Error, Sendable, Equatable {
     /// Nothing there, or no permission to read it.
     case unreadable(path: String, reason: String)
@@ -32,6 +32,8 @@ public enum DataError: Error, Sendable, Equatable {
     case fileChanged(path: String, what: String)
     /// A shard or manifest is not what its format allows.
     case malformed(path: String, reason: String)
+    /// A file of images that is none, or whose images are not what a model reads.
+    case badImages(path: String, reason: String)
     /// Sources, or a source and a model, whose tokens mean different things.
     case otherVocabulary(path: String, found: String, remedy: String)
     /// Prepared data of which nothing was held out, where something is to be evaluated.
@@ -78,6 +80,8 @@ extension DataError: CustomStringConvertible {
             "'\(path)' \(what); copy it again, or prepare the data anew with 'apus data prepare'"
         case .malformed(let path, let reason):
             "'\(path)': \(reason); copy it again, or prepare the data anew with 'apus data prepare'"
+        case .badImages(let path, let reason):
+            "'\(path)': \(reason). Images come in a file such as Scripts/fetch-images.sh writes (in a recipe: data.path)"
         case .otherVocabulary(let path, let found, let remedy):
             "'\(path)' has tokens of \(found); \(remedy)"
         case .noHeldOut(let path):

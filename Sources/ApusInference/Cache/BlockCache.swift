@@ -14,7 +14,8 @@ public import ApusTensor
 /// 3. Each layer's ``append(layer:keys:values:)`` writes its new keys and values and gets the view over all.
 /// 4. At the end of the step, once, the lengths advance; a step that fails leaves them as they were.
 ///
-/// Each layer has one tensor of keys and one of values, (blocks, B, Hk, H). They begin empty and grow by half, so memory
+/// Of layers that convolve, each sequence keeps the last rows that they read (``extend(layer:rows:by:)``). Each other
+/// layer has one tensor of keys and one of values, (blocks, B, Hk, H). They begin empty and grow by half, so memory
 /// follows what is held; `limitTokens` bounds it.
 public final class BlockCache: KeyValueStore {
     /// What the model asks of a cache.
@@ -27,20 +28,24 @@ public final class BlockCache: KeyValueStore {
         public let headWidth: Int
         /// Type of keys and values.
         public let dtype: DType
+        /// Layers without keys and values: those that convolve.
+        public let keyless: Set<Int>
 
         /// A layout of its parts.
-        public init(layers: Int, heads: Int, headWidth: Int, dtype: DType) {
+        public init(layers: Int, heads: Int, headWidth: Int, dtype: DType, keyless: Set<Int> = []) {
             self.layers = layers
             self.heads = heads
             self.headWidth = headWidth
             self.dtype = dtype
+            self.keyless = keyless
         }
 
         /// What `model` needs.
         public init(_ model: Transformer) {
             self.init(
                 layers: model.configuration.layers, heads: model.configuration.keyValueHeads,
-                headWidth: model.configuration.cachedHeadWidth, dtype: model.store.precision.modelType)
+                headWidth: model.configuration.cachedHeadWidth, dtype: model.store.precision.modelType,
+                keyless: Set(model.configuration.convolution?.layers ?? []))
         }
     }
 
@@ -73,6 +78,8 @@ public final class BlockCache: KeyValueStore {
     private struct Sequence {
         var blocks: [Int32] = []
         var length = 0
+        /// The last rows that layers with a convolution have read, by layer.
+        var rows: [Int: Tensor] = [:]
     }
 
     /// Consecutive tokens of a step that go to consecutive places of the pool.
@@ -86,11 +93,15 @@ public final class BlockCache: KeyValueStore {
         let lengths: Tensor
         let runs: [Run]
         let tokenCount: Int
+        let entries: [Entry]
+        var rowPlan: RowPlan?
+        /// By layer, what is to be kept of each entry's rows.
+        var rows: [Int: [Tensor]] = [:]
     }
 
     /// How often the layers' tensors were replaced by larger ones.
     private(set) var growths = 0
-    private let backend: any Backend
+    let backend: any Backend
     private var pool: BlockPool
     /// Of each layer, (blocks, B, Hk, H); `nil` before the first step.
     private var keys: [Tensor?]
@@ -184,6 +195,9 @@ public final class BlockCache: KeyValueStore {
                 entries.map(\.tokens), startingAt: starts, backend: backend)
             let result = try body(tokens)
             for entry in entries { sequences[entry.sequence]?.length += entry.tokens }
+            for (layer, rows) in current?.rows ?? [:] {
+                for (entry, kept) in zip(entries, rows) { sequences[entry.sequence]?.rows[layer] = kept }
+            }
             return result
         } catch {
             for (entry, count) in zip(entries, before) {
@@ -248,6 +262,21 @@ public final class BlockCache: KeyValueStore {
             keys: keptKeys, values: keptValues, layout: .blocks(table: current.table, lengths: current.lengths))
     }
 
+    /// The step's plan for rows of `layer`, and what is kept of each of its sequences.
+    func rowPlan(layer: Int, by earlier: Int) throws -> (plan: RowPlan, kept: [Tensor?]) {
+        guard let current else { preconditionFailure("rows are extended inside a step") }
+        let sequences = current.entries.map { sequence($0.sequence) }
+        let kept = sequences.map { $0.rows[layer] }
+        if let plan = current.rowPlan, plan.earlier == earlier { return (plan, kept) }
+        let plan = try makeRowPlan(
+            lengths: sequences.map(\.length), new: current.entries.map(\.tokens), by: earlier)
+        self.current?.rowPlan = plan
+        return (plan, kept)
+    }
+
+    /// What is kept of the entries' rows when the step has ended.
+    func keepRows(_ rows: [Tensor], layer: Int) { current?.rows[layer] = rows }
+
     /// Grows the layers' tensors, if need be, so that every entry gets its blocks.
     private func makeRoom(_ entries: [Entry]) throws {
         let needed = entries.reduce(0) { sum, entry in
@@ -261,7 +290,7 @@ public final class BlockCache: KeyValueStore {
         guard size > pool.count else { return }
         // One tensor after another, the old one let go at once: no more than one exists twice. Where memory runs out
         // between, some tensors have more blocks than the pool knows of, which hurts nobody.
-        for layer in 0..<layout.layers {
+        for layer in 0..<layout.layers where !layout.keyless.contains(layer) {
             try grow(&keys[layer], to: size)
             try grow(&values[layer], to: size)
         }
@@ -316,6 +345,6 @@ public final class BlockCache: KeyValueStore {
         let both = try backend.tensor(table + lengths, Shape(table.count + lengths.count), .workspace)
         return Step(
             table: both[0..<table.count].reshaped(parts.count, width), lengths: both[table.count..<both.count],
-            runs: runs, tokenCount: first)
+            runs: runs, tokenCount: first, entries: entries)
     }
 }

@@ -90,6 +90,11 @@ final class DecodeRun: KeyValueStore {
         return KVView(keys: keyBlocks, values: valueBlocks, layout: .blocks(table: state.table, lengths: state.lengths))
     }
 
+    /// Never called: ``Generator`` records no steps of a model that convolves.
+    func extend(layer: Int, rows: Tensor, by earlier: Int) throws -> ExtendedRows {
+        preconditionFailure("the rows of layer \(layer) are kept by sequences, which a recorded step cannot follow")
+    }
+
     private func uploadTable() throws {
         let width = state.table.shape[1]
         let rows = sequences.flatMap { sequence in

@@ -5,10 +5,11 @@ import ApusTensor
 // Shape letters: S sequences.
 
 extension Generator {
-    /// Steps of one token that all of `running` will surely take together; 0 where steps are not recorded, or a sequence
-    /// has more to read.
+    /// Steps of one token that all of `running` will surely take together; 0 where steps are not recorded, a sequence has
+    /// more to read, or layers convolve, whose kept rows are other tensors in each step.
     func steps(_ running: [Continuation]) -> Int {
         guard options.recordsSteps ?? backend.isRecordingCheaper, options.sampling.isGreedy,
+            model.configuration.convolution == nil,
             running.count <= options.passTokens, running.allSatisfy({ $0.seen == $0.tokens.count - 1 })
         else { return 0 }
         return running.map { $0.limit - $0.tokens.count }.min() ?? 0

@@ -31,6 +31,7 @@ public struct Generator {
     /// - Throws: ``InferenceError/invalidOption(name:value:expected:)``
     public init(_ model: Transformer, backend: any Backend, options: GenerationOptions) throws(InferenceError) {
         try options.validate()
+        guard model.configuration.patches == nil else { throw .classifiesImages }
         if let end = options.ends.filter({ !model.hasToken($0) }).min() {
             throw .invalidOption(
                 name: "an id that ends a sequence", value: "\(end)",

@@ -26,7 +26,8 @@ public struct OpCheck: Sendable {
 
     /// Every check of every op of ``Backend``.
     public static let all: [OpCheck] = [
-        product, grouped, gatedExperts, blockSparse, norm, activation, rotary, attention, router, gate, routerPass,
+        product, grouped, gatedExperts, blockSparse, norm, activation, rotary, attention, convolution, router, gate,
+        routerPass,
         routerLoss,
         capacity,
         routedRows, decode, loss, distillation, dropout, elementwise, reduction, optimizer,

@@ -12,13 +12,13 @@ public struct ParameterCounts: Sendable, Equatable {
     ///
     /// Token table, position table and head count whole, as in the figures that models are published with.
     public let active: Int
-    /// In the table of token vectors and, where positions are learned, theirs.
+    /// In the table of token vectors, or the projection of patches, and, where positions are learned, theirs.
     public let embedding: Int
     /// In tables of which a token reads a row and nothing else: not a token table that is the head as well.
     public let lookedUp: Int
     /// In the routed experts of all layers.
     public let experts: Int
-    /// In the routed experts that one token chooses.
+    /// In the routed experts that one token chooses; where layers share theirs, the most that it can.
     public let activeExperts: Int
     /// In the routers.
     public let routers: Int
@@ -32,9 +32,9 @@ public struct ParameterCounts: Sendable, Equatable {
 /// Exact for the matrix products of the model; norms, activations, softmaxes and the optimizer are left out. Every
 /// token counts K experts a layer, whatever a capacity drops or pads.
 public struct TokenFLOPs: Sendable, Equatable {
-    /// The projections of attention.
+    /// The projections of attention and of convolutions, and that of patches.
     public let projections: Double
-    /// Queries with keys and weights with values.
+    /// Queries with keys and weights with values; the taps of convolutions.
     public let attention: Double
     /// The routed experts that a token chooses, for each state of it that they read.
     public let experts: Double
@@ -59,6 +59,12 @@ extension ModelConfiguration {
     /// Counts over ``parameterInventory()``.
     public func parameterCounts() -> ParameterCounts {
         var (total, embedding, experts, activeExperts, routers) = (0, 0, 0, 0, 0)
+        // By the layer that has the experts: layers that share them may each choose others.
+        var chosen: [Int: Int] = [:]
+        for layer in mixtureLayers {
+            guard let moe = moe(layer: layer) else { continue }
+            chosen[moe.parametersOf ?? layer, default: 0] += moe.servedChoices
+        }
         for parameter in parameterInventory() {
             total += parameter.count
             if parameter.layer == nil && parameter.name.hasPrefix("model.embed_") { embedding += parameter.count }
@@ -67,22 +73,24 @@ extension ModelConfiguration {
             case .router: routers += parameter.count
             case .expert:
                 experts += parameter.count
-                // Experts of a layer are all of one size, so the first K stand for any K.
-                if let layer = parameter.layer, let expert = parameter.expert, let moe = moe(layer: layer),
-                    expert < moe.servedChoices
-                {
+                // Experts of a layer are all of one size, so the first ones stand for any.
+                if let layer = parameter.layer, let expert = parameter.expert, expert < chosen[layer, default: 0] {
                     activeExperts += parameter.count
                 }
             }
         }
         return ParameterCounts(
             total: total, active: total - experts + activeExperts, embedding: embedding,
-            lookedUp: tiedEmbeddings ? embedding - vocabulary * width : embedding, experts: experts,
+            lookedUp: embedding - (tiedEmbeddings ? vocabulary * width : 0) - patchParameters, experts: experts,
             activeExperts: activeExperts, routers: routers)
     }
 
-    /// Keys that a query of a causal sequence of `length` tokens sees on average, itself included.
+    /// In the projection of patches.
+    private var patchParameters: Int { (patches.map { $0.values + 1 } ?? 0) * width }
+
+    /// Keys that a query of a sequence of `length` tokens sees on average, itself included: of an image all.
     public func meanContext(sequence length: Int) -> Double {
+        guard patches == nil else { return Double(length) }
         let window = min(slidingWindow ?? length, length)
         // The first `window` queries see 1, 2, ..., window keys, the others window each.
         let sum = Double(window) * Double(window + 1) / 2 + Double(length - window) * Double(window)
@@ -116,8 +124,14 @@ extension ModelConfiguration {
         let matrices = latent?.matrixElements(width: self.width, heads: heads) ?? width * (2 * query + 2 * key)
         // Queries with keys, weights with values.
         let met = query + (latent.map { Double(heads * $0.valueWidth) } ?? query)
+        let convolved = Double(convolution?.layers.count ?? 0)
+        let attending = Double(layers) - convolved
+        // Four matrices, and a multiplication and an addition for each tap.
+        let taps = convolved * 2 * width * Double(convolution?.width ?? 0)
         return TokenFLOPs(
-            projections: Double(layers) * 2 * matrices, attention: Double(layers) * 2 * met * meanContext,
+            projections: 2 * (attending * matrices + convolved * 4 * width * width)
+                + 2 * width * Double(patches?.values ?? 0),
+            attention: attending * 2 * met * meanContext + taps,
             experts: experts, denseFeedForward: dense, routers: routers, head: 2 * width * Double(vocabulary))
     }
 }

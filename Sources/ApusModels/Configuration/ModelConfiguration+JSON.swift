@@ -37,6 +37,8 @@ extension ModelConfiguration {
         if let initialScale { fields["initial_scale"] = .float(initialScale) }
         if let latent { fields["latent"] = latent.jsonValue }
         if let yarn { fields["yarn"] = yarn.jsonValue }
+        if let patches { fields["patches"] = patches.jsonValue }
+        if let convolution { fields["convolution"] = convolution.jsonValue }
         return .object(fields)
     }
 
@@ -58,7 +60,7 @@ extension ModelConfiguration {
             "model_type", "vocabulary", "width", "heads", "key_value_heads", "head_width", "maximum_positions", "norm",
             "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip", "sliding_window",
             "activation", "feed_forward", "tied_embeddings", "initial_deviation", "initial_scale",
-            "latent", "yarn",
+            "latent", "yarn", "patches", "convolution",
         ])
         try fields.requirePresent("attention_clip", "sliding_window")
         var parts: [FeedForward] = []
@@ -78,7 +80,10 @@ extension ModelConfiguration {
             initialDeviation: fields.float("initial_deviation"),
             initialScale: fields.optionalFloat("initial_scale"),
             latent: fields.value("latent") == nil ? nil : LatentConfiguration(fields.object("latent")),
-            yarn: fields.value("yarn") == nil ? nil : YarnConfiguration(fields.object("yarn")))
+            yarn: fields.value("yarn") == nil ? nil : YarnConfiguration(fields.object("yarn")),
+            patches: fields.value("patches") == nil ? nil : PatchConfiguration(fields.object("patches")),
+            convolution: fields.value("convolution") == nil
+                ? nil : ConvolutionConfiguration(fields.object("convolution")))
         try checkSizes()
     }
 }

@@ -48,6 +48,8 @@ extension ModelConfiguration {
             try require(window > 0, "sliding_window", window, "it must be at least 1, or null")
         }
         try checkLatent()
+        try checkPatches()
+        try checkConvolution()
         for (layer, part) in feedForward.enumerated() {
             let scope = "feed_forward[\(layer)]"
             switch part {
@@ -100,8 +102,10 @@ extension ModelConfiguration {
         let (width, heads) = (Double(width), Double(heads + keyValueHeads) * Double(headWidth))
         var parameters = 2 * Double(vocabulary) * width + Double(maximumPositions) * width
         var tensors = 4.0
-        for part in feedForward {
-            parameters += latent?.matrixElements(width: self.width, heads: self.heads) ?? 2 * width * heads
+        for (layer, part) in feedForward.enumerated() {
+            parameters +=
+                convolution(layer: layer).map { $0.elements(width: self.width) }
+                ?? latent?.matrixElements(width: self.width, heads: self.heads) ?? 2 * width * heads
             tensors += 12
             switch part {
             case .dense(let inner): parameters += 3 * width * Double(inner)

@@ -1,7 +1,7 @@
 public import ApusExperts
 public import ApusKernels
 
-/// What a decoder is made of: the value that a recipe describes, a checkpoint keeps, and ``Transformer`` is built from.
+/// What a decoder, or an encoder of images, is made of: the value that a recipe describes, a checkpoint keeps, and ``Transformer`` is built from.
 public struct ModelConfiguration: Sendable, Equatable {
     /// The normalisation before attention, before the feed-forward layer, and at the end.
     public enum Norm: String, Sendable, CaseIterable {
@@ -37,7 +37,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         case moe(MoEConfiguration)
     }
 
-    /// V, entries of the vocabulary.
+    /// V, entries of the vocabulary; of a model that classifies images, its classes.
     public var vocabulary: Int
     /// D, width of the residual stream.
     public var width: Int
@@ -78,8 +78,12 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var latent: LatentConfiguration?
     /// Rotary positions stretched to a longer context; `nil` for plain ones.
     public var yarn: YarnConfiguration?
+    /// How images become sequences, of an encoder that classifies them; `nil` for a decoder of tokens.
+    public var patches: PatchConfiguration?
+    /// Layers that mix tokens by a short convolution; `nil` where all have attention.
+    public var convolution: ConvolutionConfiguration?
 
-    /// A decoder; everything but sizes and feed-forward parts has the common value of current models.
+    /// A model; everything but sizes and feed-forward parts has the common value of current models.
     public init(
         vocabulary: Int, width: Int, heads: Int, keyValueHeads: Int? = nil, headWidth: Int? = nil,
         maximumPositions: Int, norm: Norm = .rms, normEpsilon: Float = 1e-5,
@@ -87,7 +91,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         queryKeyNorm: QueryKeyNorm = .none, attentionBias: Bool = false, attentionClip: Float? = nil,
         slidingWindow: Int? = nil, activation: Activation = .swiglu, feedForward: [FeedForward],
         tiedEmbeddings: Bool = false, initialDeviation: Float = 0.02, initialScale: Float? = nil,
-        latent: LatentConfiguration? = nil, yarn: YarnConfiguration? = nil
+        latent: LatentConfiguration? = nil, yarn: YarnConfiguration? = nil, patches: PatchConfiguration? = nil,
+        convolution: ConvolutionConfiguration? = nil
     ) {
         self.vocabulary = vocabulary
         self.width = width
@@ -109,6 +114,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         self.initialScale = initialScale
         self.latent = latent
         self.yarn = yarn
+        self.patches = patches
+        self.convolution = convolution
     }
 
     /// Number of blocks.

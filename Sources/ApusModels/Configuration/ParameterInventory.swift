@@ -22,16 +22,24 @@ public struct ParameterDescription: Sendable, Equatable {
 }
 
 extension ModelConfiguration {
+    /// The head's weights, where they are its own.
+    var headName: String { patches == nil ? "lm_head.weight" : "classifier.weight" }
+
     /// Every tensor of the model in the order a token meets them: the one list of names and shapes.
     ///
     /// The configuration's sizes must have passed ``checkSizes()``.
     public func parameterInventory() -> [ParameterDescription] {
         var list = InventoryBuilder(configuration: self)
-        list.add("model.embed_tokens.weight", [vocabulary, width])
+        if let patches {
+            list.add("model.embed_patches.weight", [width, patches.values])
+            list.add("model.embed_patches.bias", [width])
+        } else {
+            list.add("model.embed_tokens.weight", [vocabulary, width])
+        }
         if position == .learned { list.add("model.embed_positions.weight", [maximumPositions, width]) }
         for layer in feedForward.indices { list.addBlock(layer) }
         list.addNorm("model.norm")
-        if !tiedEmbeddings { list.add("lm_head.weight", [vocabulary, width]) }
+        if !tiedEmbeddings { list.add(headName, [vocabulary, width]) }
         return list.parameters
     }
 }
@@ -57,7 +65,11 @@ private struct InventoryBuilder {
         defer { layer = nil }
         let prefix = "model.layers.\(index)"
         addNorm("\(prefix).input_layernorm")
-        addAttention("\(prefix).self_attn")
+        if let convolution = configuration.convolution(layer: index) {
+            addConvolution("\(prefix).conv", convolution)
+        } else {
+            addAttention("\(prefix).self_attn")
+        }
         addNorm("\(prefix).post_attention_layernorm")
         if configuration.moe(layer: index)?.shortcut != nil { addNorm("\(prefix).shortcut_layernorm") }
         switch configuration.feedForward[index] {
@@ -67,6 +79,13 @@ private struct InventoryBuilder {
         case .moe(let moe):
             addMixture("\(prefix).mlp", moe)
         }
+    }
+
+    private mutating func addConvolution(_ prefix: String, _ convolution: ConvolutionConfiguration) {
+        let width = configuration.width
+        for name in ConvolutionConfiguration.projections { add("\(prefix).\(name)_proj.weight", [width, width]) }
+        add("\(prefix).taps.weight", [convolution.width, width])
+        add("\(prefix).o_proj.weight", [width, width])
     }
 
     /// Under the names of DeepSeek's files.

@@ -101,6 +101,9 @@ private struct Demand {
         let latent = configuration.latent
         return [
             Demand(
+                key: "patches", found: configuration.patches.map { "\($0.tokens - 1) of an image" } ?? "null",
+                families: configuration.patches == nil ? all : []),
+            Demand(
                 key: "latent", found: latent.map { "\($0.keyValueRank) wide" } ?? "null",
                 families: latent == nil ? others : HubFamily.deepSeek),
             Demand(
@@ -109,6 +112,9 @@ private struct Demand {
             Demand(
                 key: "yarn", found: configuration.yarn.map { "a factor of \($0.factor)" } ?? "null",
                 families: configuration.yarn == nil ? all : HubFamily.deepSeek),
+            Demand(
+                key: "convolution", found: configuration.convolution.map { "in layers \($0.layers)" } ?? "null",
+                families: configuration.convolution == nil ? all : []),
             Demand(
                 key: "norm", found: quoted(configuration.norm.rawValue),
                 families: configuration.norm == .rms ? all : []),

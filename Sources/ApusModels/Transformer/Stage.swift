@@ -41,12 +41,12 @@ public struct Hidden {
     }
 }
 
-/// Token ids to the residual stream.
+/// Token ids, or the pixels of patches, to the residual stream.
 public struct EmbedStage {
-    /// The tables.
+    /// The tables, or the projection.
     public let embedding: any EmbeddingLayer
 
-    /// Token ids (T) `i32` to (T, D).
+    /// Token ids (T) `i32`, or pixels (T * P), to (T, D).
     public func callAsFunction(_ tokens: Tensor, _ context: ForwardContext) throws -> Hidden {
         Hidden(stream: try embedding(tokens, context))
     }

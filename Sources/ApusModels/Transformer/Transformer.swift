@@ -5,7 +5,7 @@ public import ApusTensor
 
 // Shape letters: T tokens, D model width, V vocabulary.
 
-/// A decoder: a list of stages (embed, blocks, head) over one parameter store.
+/// A decoder, or an encoder that classifies images: a list of stages (embed, blocks, head) over one parameter store.
 ///
 /// Its code knows one device and takes tokens with a layout, never a rectangle. Any contiguous range of stages can be
 /// built and run: what a pipeline rank holds.
@@ -100,6 +100,8 @@ public struct Transformer {
     }
 
     /// The loss of `tokens` (T) against `targets` (T), negative ones ignored, times `scale`; registered as a root.
+    ///
+    /// A model of images reads pixels (T * P) in place of token ids, and its targets are classes: one at each class token.
     ///
     /// - Parameters:
     ///   - teacher: What a teacher says of the same tokens; its term joins the loss.

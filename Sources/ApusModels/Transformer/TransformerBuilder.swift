@@ -6,7 +6,7 @@ import Glibc
 
 // Shape letters: V vocabulary, D model width, F feed-forward width, E experts.
 
-/// Declares a decoder's parameters, in the order that lets neighbours be read as one tensor, and assembles its stages.
+/// Declares a model's parameters, in the order that lets neighbours be read as one tensor, and assembles its stages.
 ///
 /// Names are those of Hugging Face's OLMoE and Qwen3-MoE files.
 struct TransformerBuilder {
@@ -17,7 +17,7 @@ struct TransformerBuilder {
     /// Mixtures by the layer that has their parameters.
     private var mixtures: [Int: MoELayer] = [:]
     private let makeRouter: Transformer.RouterFactory?
-    private let partition: any Partition
+    let partition: any Partition
 
     init(
         _ configuration: ModelConfiguration, router: Transformer.RouterFactory? = nil,
@@ -37,24 +37,26 @@ struct TransformerBuilder {
 
     mutating func declare(
         _ name: String, _ shape: Shape, role: ParameterRole = .dense, layer: Int? = nil, expert: Int? = nil,
-        decays: Bool = true, cut: Cut = .whole, _ initializer: Initializer
+        decays: Bool = true, cut: Cut = .whole, inputs: Int? = nil, _ initializer: Initializer
     ) throws -> Parameter {
         let holding = try partition.holding(of: name, shape, cut: cut)
         let parameter = Parameter(
             name, shape, role: role, layer: layer, expert: expert, decays: decays,
-            initializer: scaled(initializer, shape, cut), shard: holding.shard, sharing: holding.sharing)
+            initializer: scaled(initializer, inputs: inputs ?? shape[-1], cut), shard: holding.shard,
+            sharing: holding.sharing)
         parameters.append(parameter)
         return parameter
     }
 
     /// How a matrix begins whose inputs set its variance; tables of vectors keep their deviation.
-    private func scaled(_ initializer: Initializer, _ shape: Shape, _ cut: Cut) -> Initializer {
+    private func scaled(_ initializer: Initializer, inputs: Int, _ cut: Cut) -> Initializer {
         guard let scale = configuration.initialScale, case .normal = initializer, cut != .vocabulary, cut != .stream
         else { return initializer }
-        return .normal(deviation: (scale / Float(shape[-1])).squareRoot())
+        return .normal(deviation: (scale / Float(inputs)).squareRoot())
     }
 
     mutating func embed() throws -> EmbedStage {
+        if let patches = configuration.patches { return try patchEmbed(patches) }
         let embedding = Embedding(table: try table(), positionTable: try positionTable())
         return EmbedStage(embedding: partition.embedding(embedding, vocabulary: configuration.vocabulary))
     }
@@ -67,7 +69,7 @@ struct TransformerBuilder {
         return table
     }
 
-    private mutating func positionTable() throws -> Parameter? {
+    mutating func positionTable() throws -> Parameter? {
         guard configuration.position == .learned else { return nil }
         return try declare(
             "model.embed_positions.weight", Shape(configuration.maximumPositions, width), cut: .stream, initial)
@@ -78,7 +80,7 @@ struct TransformerBuilder {
         let vocabulary = configuration.vocabulary
         let weight =
             configuration.tiedEmbeddings
-            ? try table() : try declare("lm_head.weight", Shape(vocabulary, width), cut: .vocabulary, initial)
+            ? try table() : try declare(configuration.headName, Shape(vocabulary, width), cut: .vocabulary, initial)
         return HeadStage(norm: norm, loss: partition.loss(LanguageModelLoss(weight: weight), vocabulary: vocabulary))
     }
 
@@ -86,7 +88,7 @@ struct TransformerBuilder {
         let prefix = "model.layers.\(layer)"
         return Block(
             layer: layer, attentionNorm: try norm("\(prefix).input_layernorm", layer: layer),
-            attention: partition.attention(try attention("\(prefix).self_attn", layer)),
+            attention: partition.attention(try mixer(prefix, layer)),
             feedForwardNorm: try norm("\(prefix).post_attention_layernorm", layer: layer),
             shortcut: try configuration.moe(layer: layer)?.shortcut.map {
                 Block.Shortcut(configuration: $0, norm: try norm("\(prefix).shortcut_layernorm", layer: layer))
@@ -106,6 +108,14 @@ struct TransformerBuilder {
             configuration.norm == .layer
             ? try declare("\(name).bias", Shape(width), layer: layer, decays: false, cut: .stream, .constant(0)) : nil
         return Norm(weight: weight, bias: bias, epsilon: configuration.normEpsilon)
+    }
+
+    /// What mixes the tokens of a block.
+    private mutating func mixer(_ prefix: String, _ layer: Int) throws -> any DivisibleAttention {
+        guard let convolution = configuration.convolution(layer: layer) else {
+            return try attention("\(prefix).self_attn", layer)
+        }
+        return try shortConvolution("\(prefix).conv", layer, convolution)
     }
 
     private mutating func attention(_ prefix: String, _ layer: Int) throws -> any DivisibleAttention {
@@ -140,7 +150,8 @@ struct TransformerBuilder {
             layer: layer,
             shape: SelfAttention.Shape(
                 heads: held[0] / head, keyValueHeads: held[1] / head, headWidth: head,
-                window: configuration.slidingWindow ?? 0, clip: configuration.attentionClip),
+                window: configuration.slidingWindow ?? 0, clip: configuration.attentionClip,
+                isCausal: configuration.patches == nil),
             projection: Linear(weight: ParameterSpan(weights, shape: Shape(fusedWidth, width)), bias: bias),
             output: Linear(weight: output, bias: outputBias),
             queryKeyNorm: try queryKeyNorm(prefix, layer), rotary: rotary)

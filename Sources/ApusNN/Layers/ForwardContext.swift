@@ -75,11 +75,15 @@ public struct TokenLayout: Sendable {
     }
 }
 
-/// Keeps keys and values of sequences that grow: what generation gives attention instead of contiguous keys.
+/// Keeps keys and values of sequences that grow, and the last rows that convolutions read: what generation gives layers
+/// that mix tokens.
 public protocol KeyValueStore: AnyObject {
     /// Appends the layer's new keys and values (T, Hk, H), laid out as the context's tokens, and returns the view over
     /// everything kept of those sequences.
     func append(layer: Int, keys: Tensor, values: Tensor) throws -> KVView
+    /// Puts the layer's `earlier` last rows of each sequence, as many as there were, before its new ones among `rows`
+    /// (T, width), laid out as the context's tokens, and keeps the last ones for the next call.
+    func extend(layer: Int, rows: Tensor, by earlier: Int) throws -> ExtendedRows
 }
 
 /// What a layer needs besides its input: the tape, the tokens' layout, and whether this is training.

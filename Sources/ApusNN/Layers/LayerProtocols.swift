@@ -8,17 +8,18 @@ public import ApusTensor
 
 /// Mixes the tokens of a sequence: (T, D) to (T, D).
 public protocol AttentionLayer {
-    /// Angles of the positions, or `nil` when positions are learned.
+    /// Angles of the positions, or `nil` when positions are learned, or the layer has no need of them.
     var rotary: RotaryTable? { get }
     /// (T, D) to (T, D).
     func callAsFunction(_ x: Variable, _ context: ForwardContext) throws -> Variable
 }
 
-/// Attention whose heads ranks may divide: each holds what makes some heads, and adds its part of the output.
+/// Attention whose heads ranks may divide, or a convolution whose channels: each holds what makes some of them, and adds
+/// its part of the output.
 public protocol DivisibleAttention: AttentionLayer {
     /// The layer's index in the model.
     var layer: Int { get }
-    /// What the heads found to (T, D).
+    /// What the heads, or channels, found to (T, D).
     var output: Linear { get }
     /// The same layer with another output projection.
     func replacing(output: Linear) -> Self
@@ -30,11 +31,11 @@ public protocol FeedForwardLayer {
     func callAsFunction(_ x: Variable, on tape: Tape) throws -> Variable
 }
 
-/// Token ids to the residual stream.
+/// What a batch says of its tokens to the residual stream.
 public protocol EmbeddingLayer {
-    /// (V, D), or the rows of it that are here.
+    /// What makes vectors of it: a table (V, D), or the rows of it that are here; of patches, the projection (D, P).
     var table: any Weight { get }
-    /// Token ids (T) `i32` to (T, D).
+    /// Token ids (T) `i32`, or the pixels of each token's patch (T * P), to (T, D).
     func callAsFunction(_ tokens: Tensor, _ context: ForwardContext) throws -> Variable
 }
 
@@ -83,8 +84,14 @@ extension LatentAttention: DivisibleAttention {
             rotary: table)
     }
 }
+extension ShortConvolution: DivisibleAttention {
+    public func replacing(output: Linear) -> ShortConvolution {
+        ShortConvolution(layer: layer, projection: projection, taps: taps, output: output)
+    }
+}
 extension FeedForward: FeedForwardLayer {}
 extension Embedding: EmbeddingLayer {}
+extension PatchEmbedding: EmbeddingLayer {}
 extension LanguageModelLoss: LossLayer {}
 
 /// What lies between the residual stream and a layer when ranks share the tokens of the one or the work of the other.

@@ -3,7 +3,7 @@ import ApusTensor
 
 // Shape letters: T tokens, D model width, Hq query heads, Hk key heads, H head width, P = (Hq + 2 Hk) * H.
 
-/// Causal self-attention with grouped queries: one fused projection, optional norm of queries and keys, rotary
+/// Self-attention with grouped queries: one fused projection, optional norm of queries and keys, rotary
 /// positions, attention, output projection.
 ///
 /// Queries, keys and values stay slices of the fused projection's output; nothing is copied between the projections and
@@ -21,14 +21,19 @@ public struct SelfAttention {
         public let window: Int
         /// Bound on the absolute value of projections, or `nil`.
         public let clip: Float?
+        /// Whether a query sees the keys before it and its own only; otherwise all of its sequence.
+        public let isCausal: Bool
 
         /// Sizes and options.
-        public init(heads: Int, keyValueHeads: Int, headWidth: Int, window: Int = 0, clip: Float? = nil) {
+        public init(
+            heads: Int, keyValueHeads: Int, headWidth: Int, window: Int = 0, clip: Float? = nil, isCausal: Bool = true
+        ) {
             self.heads = heads
             self.keyValueHeads = keyValueHeads
             self.headWidth = headWidth
             self.window = window
             self.clip = clip
+            self.isCausal = isCausal
         }
 
         var queryWidth: Int { heads * headWidth }
@@ -222,7 +227,7 @@ public struct SelfAttention {
                 keys: keys(source), values: values(source),
                 layout: .contiguous(cumulativeLengths: layout.cumulativeLengths))
         }
-        let mask = AttentionMask(isCausal: true, window: shape.window, firstKey: layout.firstKey)
+        let mask = AttentionMask(isCausal: shape.isCausal, window: shape.window, firstKey: layout.firstKey)
         let scale = 1 / Float(shape.headWidth).squareRoot()
         let result = try backend.empty(ApusTensor.Shape(source.shape[0], shape.queryWidth), source.dtype)
         let out = result.reshaped(source.shape[0], shape.heads, shape.headWidth)

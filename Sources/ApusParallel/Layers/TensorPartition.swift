@@ -157,6 +157,11 @@ public struct TensorPartition: Partition {
             local, rows: group.ownShare(ofVocabulary: vocabulary), group: group, dividesTokens: dividesTokens)
     }
 
+    public func embedding(_ local: PatchEmbedding) -> any EmbeddingLayer {
+        precondition(!dividesTokens, "the tokens of images are not divided: Recipe.layout refuses it")
+        return local
+    }
+
     public func loss(_ local: LanguageModelLoss, vocabulary: Int) -> any LossLayer {
         guard group.size > 1 else { return local }
         return VocabularyParallelLoss(

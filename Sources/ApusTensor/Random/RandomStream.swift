@@ -24,6 +24,8 @@ public enum RandomPurpose: UInt32, Sendable {
     case expertNoise
     /// Which experts a random pruning keeps.
     case expertSelection
+    /// The tokens of small synthetic tasks.
+    case probe
 }
 
 /// Names one sequence of counter-based draws (Philox4x32-10): a draw is a pure function of the stream and its index.

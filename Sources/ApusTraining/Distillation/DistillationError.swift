@@ -2,6 +2,8 @@
 public enum DistillationError: Error, Sendable, Equatable {
     /// Its logits are of another vocabulary.
     case vocabulary(teacher: String, size: Int, student: Int)
+    /// It does not read what the student reads: images, or patches of another size.
+    case patches(teacher: String)
     /// It cannot see as far as the student does.
     case positions(teacher: String, positions: Int, sequence: Int)
     /// It has not the layer that one of the student's is to begin with.
@@ -19,6 +21,8 @@ extension DistillationError: CustomStringConvertible {
         case .vocabulary(let teacher, let size, let student):
             "distillation.teacher '\(teacher)' has a vocabulary of \(size), the student one of \(student): "
                 + "a student takes its teacher's"
+        case .patches(let teacher):
+            "distillation.teacher '\(teacher)' has not the student's model.patches: a student reads what its teacher reads"
         case .positions(let teacher, let positions, let sequence):
             "distillation.teacher '\(teacher)' sees \(positions) tokens and data.sequence_length is \(sequence): "
                 + "use at most \(positions)"

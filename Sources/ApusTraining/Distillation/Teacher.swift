@@ -30,6 +30,7 @@ public struct Teacher {
             throw DistillationError.vocabulary(
                 teacher: name, size: sizes.vocabulary, student: recipe.model.vocabulary)
         }
+        guard sizes.patches == recipe.model.patches else { throw DistillationError.patches(teacher: name) }
         guard sizes.maximumPositions >= recipe.data.sequenceLength else {
             throw DistillationError.positions(
                 teacher: name, positions: sizes.maximumPositions, sequence: recipe.data.sequenceLength)

@@ -1,6 +1,13 @@
+import ApusModels
+
 /// Reads `data`: one source by `path`, or several by `sources`.
 struct DataReader {
     let section: Section
+    /// Those of images, where these are what is read.
+    let patches: PatchConfiguration?
+
+    /// Most tokens of a sequence.
+    static let longest = 1 << 20
 
     func data() -> DataConfiguration {
         let sources = section.value("sources") == nil ? [onlySource()] : mixture()
@@ -8,13 +15,34 @@ struct DataReader {
         section.require(
             temperature == 1 || sources.count > 1, "temperature", with: [section.full("sources")],
             "is \(temperature), with one source", "use 1 or remove the key, or list several data.sources")
+        let length = sequenceLength()
+        checkImages(sources)
         return DataConfiguration(
             sources: sources,
             vocabulary: section.choice("vocabulary", default: DataConfiguration.Vocabulary.bytes),
-            sequenceLength: section.integer("sequence_length", 1...1 << 20, example: 256),
+            sequenceLength: length,
             heldOut: section.real("held_out", .belowOne, default: 0.05, example: 0.05),
             shuffle: section.flag("shuffle", default: true), temperature: temperature,
             documentMask: section.flag("document_mask", default: false), verify: section.flag("verify", default: true))
+    }
+
+    private func sequenceLength() -> Int {
+        let length = section.integer("sequence_length", 1...Self.longest, default: patches?.tokens, example: 256)
+        guard let patches else { return length }
+        section.require(
+            length == patches.tokens, "sequence_length", with: ["model.patches"],
+            "is \(length), but model.patches make \(patches.tokens) tokens of an image", "leave it out")
+        return patches.tokens
+    }
+
+    private func checkImages(_ sources: [DataConfiguration.Source]) {
+        guard patches != nil else { return }
+        section.require(
+            sources.count <= 1, "sources", "has \(sources.count) sources, and images come in one file",
+            "use data.path, or leave out model.patches")
+        section.require(
+            !section.flag("document_mask", default: false), "document_mask", "is true, and images have no documents",
+            "use false, or leave out model.patches")
     }
 
     private static let examplePath = "the path of a text file or folder, or of prepared data"

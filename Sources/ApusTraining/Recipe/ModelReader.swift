@@ -6,6 +6,8 @@ import ApusModels
 struct ModelReader {
     let section: Section
     let data: DataConfiguration
+    /// Those of an encoder of images, with the number of its classes.
+    let patches: (configuration: PatchConfiguration, classes: Int)?
 
     static let widest = 1 << 16
     static let mostLayers = 1024
@@ -26,12 +28,17 @@ struct ModelReader {
         let headWidth = self.headWidth(base: base, width: width, heads: heads, latent: latent, position: position)
         checkHeads(heads, keyValueHeads)
         let maximumPositions = section.integer(
-            "maximum_positions", 1...Self.longest, default: base?.maximumPositions ?? data.sequenceLength, example: 2048
+            "maximum_positions", 1...Self.longest,
+            default: patches == nil ? base?.maximumPositions ?? data.sequenceLength : data.sequenceLength, example: 2048
         )
         section.require(
             data.sequenceLength <= maximumPositions, "maximum_positions", with: ["data.sequence_length"],
             "is \(maximumPositions), fewer than data.sequence_length \(data.sequenceLength)",
             "use at least \(data.sequenceLength), or lower data.sequence_length")
+        section.require(
+            patches == nil || maximumPositions == data.sequenceLength, "maximum_positions",
+            with: [section.full("patches")],
+            "is \(maximumPositions), but model.patches make \(data.sequenceLength) tokens of an image", "leave it out")
         let activation = section.choice("activation", default: base?.activation ?? .swiglu)
         let feedForward = FeedForwardReader(model: section, base: base, layers: layers, activation: activation).layers()
         let model = ModelConfiguration(
@@ -51,8 +58,10 @@ struct ModelReader {
                 "initial_deviation", .positive, default: base?.initialDeviation ?? 0.02, example: 0.02),
             initialScale: section.optionalReal(
                 "initial_scale", .positiveFloat, default: base?.initialScale, example: 0.1), latent: latent,
-            yarn: latentReader.yarn(section.section("position"), latent: latent))
+            yarn: latentReader.yarn(section.section("position"), latent: latent), patches: patches?.configuration,
+            convolution: ConvolutionReader(section: section, base: base, count: layers).convolution())
         latentReader.check(model)
+        PatchReader(section: section).check(model)
         return model
     }
 
@@ -74,6 +83,14 @@ struct ModelReader {
     }
 
     private func vocabulary(_ base: ModelConfiguration?) -> Int {
+        if let patches {
+            let vocabulary = section.integer(
+                "vocabulary", 1...1 << 24, default: patches.classes, example: patches.classes)
+            section.require(
+                vocabulary == patches.classes, "vocabulary", with: [section.full("patches.classes")],
+                "is \(vocabulary), but model.patches.classes is \(patches.classes)", "leave it out")
+            return patches.classes
+        }
         let needed = data.vocabulary.size
         let vocabulary = section.integer(
             "vocabulary", 1...1 << 24, default: max(base?.vocabulary ?? needed, needed), example: needed)
@@ -87,7 +104,7 @@ struct ModelReader {
     private func position(_ base: ModelConfiguration.Position?) -> ModelConfiguration.Position {
         let position = section.section("position")
         let theta: Double? = if case .rotary(let theta) = base { theta } else { nil }
-        switch position.choice("kind", default: base == .learned ? PositionKind.learned : .rotary) {
+        switch position.choice("kind", default: base == .learned || patches != nil ? PositionKind.learned : .rotary) {
         case .learned:
             if position.value("theta") != nil {
                 position.flaw("theta", "has no meaning with kind learned", "remove it, or use kind rotary")

@@ -33,6 +33,11 @@ extension Recipe {
                 reason: "is \(own) for layer \(layer), whose experts are those of layer \(owner), with \(shared)",
                 alternative: "use \(shared) for both, or model.experts.share 1", nearest: nil)
         }
+        guard !parallel.sequenceParallel || layout.tensor == 1 || model.patches == nil else {
+            throw LayoutError(
+                key: "layout.sequence_parallel", reason: "is true, and the tokens of images are not divided over ranks",
+                alternative: "use layout.sequence_parallel false", nearest: nil)
+        }
         let length = data.sequenceLength
         guard parallel.sequenceParallel, !length.isMultiple(of: layout.tensor) else { return layout }
         let nearest = max((length + layout.tensor / 2) / layout.tensor, 1) * layout.tensor

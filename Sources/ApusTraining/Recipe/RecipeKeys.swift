@@ -11,13 +11,15 @@ public enum RecipeKeys {
         (
             "model",
             [
-                "preset", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
+                "preset", "patches", "vocabulary", "layers", "width", "heads", "key_value_heads", "head_width",
                 "maximum_positions",
                 "norm", "norm_epsilon", "position", "query_key_norm", "attention_bias", "attention_clip",
-                "sliding_window", "latent", "activation", "feed_forward_width", "tied_embeddings", "initial_deviation",
+                "sliding_window", "latent", "convolution", "activation", "feed_forward_width", "tied_embeddings",
+                "initial_deviation",
                 "initial_scale", "experts",
             ]
         ),
+        ("model.patches", ["height", "width", "channels", "size", "classes"]),
         ("model.position", ["kind", "theta", "yarn"]),
         (
             "model.position.yarn", ["factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all"]
@@ -26,6 +28,7 @@ public enum RecipeKeys {
             "model.latent",
             ["query_rank", "key_value_rank", "plain_width", "rotary_width", "value_width", "pairing"]
         ),
+        ("model.convolution", ["layers", "width"]),
         (
             "model.experts",
             [

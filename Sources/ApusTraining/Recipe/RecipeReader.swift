@@ -19,9 +19,10 @@ struct RecipeReader {
         }
         let top = Section(root, name: "", log: log)
         let seed = top.integer("seed", 0...Int.max, default: 0, example: 1)
-        let data = DataReader(section: top.section("data")).data()
         let section = top.section("model")
-        let model = ModelReader(section: section, data: data).model()
+        let patches = PatchReader(section: section).patches()
+        let data = DataReader(section: top.section("data"), patches: patches?.configuration).data()
+        let model = ModelReader(section: section, data: data, patches: patches).model()
         let training = TrainingReader(section: top.section("training"), data: data).training()
         let distillation = DistillationReader(section: top.section("distillation")).distillation(
             layers: model?.layers)

@@ -87,6 +87,15 @@ extension Recipe {
     }
 
     private func write(_ model: ModelConfiguration, to writer: inout YAMLWriter) {
+        if let patches = model.patches {
+            writer.group("patches") { writer in
+                writer.key("height", "\(patches.height)")
+                writer.key("width", "\(patches.width)")
+                writer.key("channels", "\(patches.channels)")
+                writer.key("size", "\(patches.size)")
+                writer.key("classes", "\(model.vocabulary)")
+            }
+        }
         writer.key("vocabulary", "\(model.vocabulary)")
         writer.key("layers", "\(model.layers)")
         writer.key("width", "\(model.width)")
@@ -111,6 +120,7 @@ extension Recipe {
         if let clip = model.attentionClip { writer.key("attention_clip", "\(clip)") }
         if let window = model.slidingWindow { writer.key("sliding_window", "\(window)") }
         if let latent = model.latent { writer.latent(latent) }
+        if let convolution = model.convolution { writer.convolution(convolution) }
         writer.key("activation", model.activation.rawValue)
         let dense = model.feedForward.lazy.compactMap { if case .dense(let width) = $0 { width } else { nil } }.first
         if let dense { writer.key("feed_forward_width", "\(dense)") }

@@ -39,7 +39,7 @@ extension TrainStep {
         let batch = try stream.sequences(places)
         let context = try context(
             Tape(backend: backend, isRecording: false), sequences: places.count, stream.sequenceLength,
-            firstToken: 0, step: nil, globalTokens: batch.inputs.count, documents: batch.documents, nil,
+            firstToken: 0, step: nil, globalTokens: batch.targets.count, documents: batch.documents, nil,
             isEvaluation: true)
         let result = try model.loss(
             tokens: backend.tensor(batch.inputs, Shape(batch.inputs.count)),

@@ -2,7 +2,7 @@ import ApusData
 import ApusModels
 import ApusTensor
 
-/// What a recipe's `data` leads to: text in memory, prepared corpora, or a mixture of both.
+/// What a recipe's `data` leads to: text in memory, prepared corpora, a mixture of both, or images.
 struct TrainingData {
     /// What is trained on.
     let stream: SequenceStream
@@ -22,6 +22,10 @@ struct TrainingData {
     /// - Throws: ``DataError``; ``FileError`` for a file that cannot be opened.
     init(_ recipe: Recipe) throws {
         let data = recipe.data
+        if let patches = recipe.model.patches {
+            self = try TrainingData(images: recipe, patches)
+            return
+        }
         let opened = try data.sources.map { try OpenedSource($0, data) }
         for source in opened { try source.check(against: opened[0], model: recipe.model) }
         let wholeRun = { (parts: [SequenceStream.Source], seed: UInt64?, part: String) throws(DataError) in
@@ -43,6 +47,28 @@ struct TrainingData {
         }
         checksum = opened.count == 1 ? opened[0].checksum : OpenedSource.checksum(of: opened)
         companions = opened.lazy.map(\.companions).first { !$0.isEmpty } ?? [:]
+    }
+}
+
+extension TrainingData {
+    /// Opens the images of a recipe.
+    ///
+    /// - Throws: ``DataError/badImages(path:reason:)`` for a file that is none, or whose images are not the model's;
+    ///   ``FileError``.
+    private init(images recipe: Recipe, _ patches: PatchConfiguration) throws {
+        let data = recipe.data
+        let images = try ImageSet(path: data.path)
+        try images.check(
+            height: patches.height, width: patches.width, channels: patches.channels, classes: recipe.model.vocabulary)
+        let parts = images.split(heldOut: data.heldOut)
+        stream = try SequenceStream(
+            parts.training, patch: patches.size, shuffleSeed: data.shuffle ? recipe.seed : nil, part: "training")
+        heldOut =
+            recipe.training.evaluateEvery > 0
+            ? try SequenceStream(parts.heldOut, patch: patches.size, shuffleSeed: nil, part: "held-out") : nil
+        tokens = parts.training.count * data.sequenceLength
+        checksum = images.checksum
+        companions = [:]
     }
 }
 

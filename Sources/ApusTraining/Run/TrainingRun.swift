@@ -40,7 +40,7 @@ public final class TrainingRun {
     private var rankLog: RankLog?
     /// The exchanges of steps that were not looked at yet.
     private var collectives: [Int: CollectiveLedger] = [:]
-    /// Tokens of the largest batch, or share of one, that is prepared ahead, some 100 MB.
+    /// Tokens, or pixels, of the largest batch, or share of one, that is prepared ahead, some 100 MB.
     private static let mostTokensAhead = 1 << 23
     /// Damaged checkpoints that resuming passed over; the next save removes them.
     private var passedOver: [Int] = []
@@ -126,8 +126,9 @@ public final class TrainingRun {
         }
         let passes = trainStep.microBatches
         let tokens = passes.reduce(0) { $0 + $1.count } * recipe.data.sequenceLength
+        let values = tokens * (recipe.model.patches?.values ?? 1)
         let loader =
-            tokens <= Self.mostTokensAhead
+            values <= Self.mostTokensAhead
             ? BatchLoader(data.stream, batch: recipe.training.batch, parts: passes, firstStep: taken) : nil
         for step in stride(from: taken + 1, through: recipe.training.steps, by: 1) {
             steps.begin()

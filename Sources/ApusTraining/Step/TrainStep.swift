@@ -78,7 +78,7 @@ public struct TrainStep {
     public func callAsFunction(
         step: Int, batch: TokenBatch, learningRate: Double, trace: Trace? = nil
     ) throws -> Result {
-        let length = batch.inputs.count / configuration.batch
+        let length = batch.targets.count / configuration.batch
         return try self(step: step, sequenceLength: length, learningRate: learningRate, trace: trace) {
             batch[$0.lowerBound * length..<$0.upperBound * length]
         }

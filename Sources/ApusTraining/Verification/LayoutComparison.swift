@@ -157,7 +157,7 @@ public struct LayoutComparison {
         let traces = runs.traces(of: free)
         for trace in traces.values { trace.keepsScores = true }
         _ = try runs.accumulate(free, step: 1) { traces[$0] }
-        let length = reference.batches[0].inputs.count / recipe.training.batch
+        let length = reference.batches[0].targets.count / recipe.training.batch
         var compared = 0
         var differing: [[Int]] = []
         for (sequences, trace) in traces {

@@ -84,7 +84,7 @@ struct LayoutRun {
     }
 
     private func length(_ trainStep: TrainStep) -> Int {
-        batches[0].inputs.count / trainStep.configuration.batch
+        batches[0].targets.count / trainStep.configuration.batch
     }
 
     private func reader(_ trainStep: TrainStep, _ step: Int) -> TrainStep.Reader {

@@ -12,6 +12,7 @@
 #include "apus_activation.h"
 #include "apus_attention.h"
 #include "apus_clamp.h"
+#include "apus_convolution.h"
 #include "apus_cores.h"
 #include "apus_cpu.h"
 #include "apus_distillation.h"

@@ -83,6 +83,19 @@ extension FaultyBackend {
         done(.attentionBackward, dq, dk, dv)
     }
 
+    func shortConvolution(_ x: Tensor, taps: Tensor, positions: Tensor, into y: Tensor) throws {
+        try inner.shortConvolution(x, taps: taps, positions: positions, into: y)
+        done(.shortConvolution, y)
+    }
+
+    func shortConvolutionBackward(
+        _ dy: Tensor, x: Tensor, taps: Tensor, positions: Tensor, into dx: Tensor, tapGradient: Tensor?
+    ) throws {
+        try inner.shortConvolutionBackward(
+            dy, x: x, taps: taps, positions: positions, into: dx, tapGradient: tapGradient)
+        done(.shortConvolutionBackward, dx, tapGradient)
+    }
+
     func dropRows(_ x: Tensor, _ dropout: RowDropout, into y: Tensor) throws {
         try inner.dropRows(x, dropout, into: y)
         done(.dropRows, y)

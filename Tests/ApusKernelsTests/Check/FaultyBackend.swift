@@ -13,6 +13,7 @@ final class FaultyBackend: Backend {
         case blockTopology, sdd, dsd, dstd, dds, ddst
         case rmsNorm, addRMSNorm, rmsNormBackward, layerNorm, layerNormBackward
         case activate, activateBackward, rotaryTable, rotate, attention, attentionBackward
+        case shortConvolution, shortConvolutionBackward
         case softmax, softmaxBackward, sigmoid, sigmoidBackward, logSumExp, topK, sortByExpert
         case gateWeights, gateWeightsBackward, sumOverGroups, sumOverGroupsBackward, countChoices
         case chooseExperts, sumAndCount, softmaxGateBackward

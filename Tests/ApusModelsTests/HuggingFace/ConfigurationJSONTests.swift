@@ -70,6 +70,31 @@ import Testing
         #expect(try ModelConfiguration(json: model.json()) == model)
     }
 
+    @Test func `convolutions survive, and what cannot be is refused`() throws {
+        var model = ModelConfiguration(
+            vocabulary: 11, width: 12, heads: 2, maximumPositions: 64,
+            feedForward: [.dense(width: 8), .dense(width: 8), .dense(width: 8)],
+            convolution: ConvolutionConfiguration(layers: [0, 2], width: 3))
+        #expect(try ModelConfiguration(json: model.json()) == model)
+        #expect(!Self.unusual.json().contains("\"convolution\""))
+        for (key, wrong) in [
+            ("convolution.width", ConvolutionConfiguration(layers: [0], width: 1)),
+            ("convolution.width", ConvolutionConfiguration(layers: [0], width: 65)),
+            ("convolution.layers", ConvolutionConfiguration(layers: [])),
+            ("convolution.layers", ConvolutionConfiguration(layers: [3])),
+            ("convolution.layers", ConvolutionConfiguration(layers: [-1])),
+            ("convolution.layers", ConvolutionConfiguration(layers: [2, 0])),
+            ("convolution.layers", ConvolutionConfiguration(layers: [1, 1])),
+        ] {
+            model.convolution = wrong
+            let error = #expect(throws: ModelConfigurationError.self) { try model.checkSizes() }
+            guard case .impossible(key, _, _)? = error else {
+                Issue.record("\(wrong): \(String(describing: error))")
+                continue
+            }
+        }
+    }
+
     /// Fields that came later are left out where there is none of them; each survives where there is.
     @Test func `later fields survive, and older files are read`() throws {
         var model = Self.unusual

@@ -78,6 +78,7 @@ import Testing
         let changes: [(String, Change)] = [
             ("norm", { model, _ in model.norm = .layer }),
             ("position", { model, _ in model.position = .learned }),
+            ("convolution", { model, _ in model.convolution = ConvolutionConfiguration(layers: [0]) }),
             ("feed_forward[0].activation", { _, moe in moe.activation = .gelu }),
             (
                 "feed_forward[0].policy.kind",

@@ -115,6 +115,21 @@ struct BadRecipe: Sendable, CustomTestStringConvertible {
         BadRecipe(
             "  key_value_heads: 2", "  position: {yarn: {factor: 4, original_positions: 16}}",
             "model.position.yarn is for latent attention", "set model.latent"),
+        // Convolutions.
+        BadRecipe(
+            "  key_value_heads: 2", "  convolution: {layers: [0, 4]}", "model.convolution.layers names layer 4",
+            "the model has 4 layers", "use 0 to 3"),
+        BadRecipe(
+            "  key_value_heads: 2", "  convolution: {layers: [1, 1]}", "names a layer twice", "name each layer once"),
+        BadRecipe("  key_value_heads: 2", "  convolution: {layers: []}", "model.convolution.layers is an empty list"),
+        BadRecipe("  key_value_heads: 2", "  convolution: {width: 4}", "model.convolution.layers is missing", "[0, 2]"),
+        BadRecipe(
+            "  key_value_heads: 2", "  convolution: {layers: [0], width: 1}", "model.convolution.width is 1",
+            "from 2 to 64"),
+        BadRecipe("  key_value_heads: 2", "  convolution: [0]", "model.convolution is a list", "layers, width"),
+        BadRecipe(
+            "  key_value_heads: 2", "  convolution: {layers: [0], taps: 4}",
+            "model.convolution.taps is no key of model.convolution", "the keys are layers, width"),
         // Types.
         BadRecipe(
             "steps: 100", "steps: many",

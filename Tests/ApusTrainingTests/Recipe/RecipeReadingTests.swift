@@ -242,6 +242,19 @@ struct RecipeReadingTests {
         #expect(HubFamily.deepseekV3.canExpress(shipped))
     }
 
+    @Test("convolutions are read with their defaults, written, and taken away")
+    func convolutions() throws {
+        let yaml = Fixture.good.replacing("  key_value_heads: 2\n", with: "  convolution: {layers: [3, 0]}\n")
+        let recipe = try Recipe(yaml: yaml)
+        #expect(recipe.model.convolution == ConvolutionConfiguration(layers: [0, 3], width: 4))
+        #expect(try Recipe(yaml: recipe.resolvedYAML()) == recipe)
+        let wide = try Recipe(yaml: yaml, overrides: ["model.convolution.width=7", "model.convolution.layers=[1]"])
+        #expect(wide.model.convolution == ConvolutionConfiguration(layers: [1], width: 7))
+        #expect(try Recipe(yaml: yaml, overrides: ["model.convolution=null"]).model.convolution == nil)
+        let shipped = try Recipe(contentsOf: Fixture.folder.appendingPathComponent("hybrid.yaml").path).model
+        #expect(shipped.convolution?.layers == [0, 1, 3] && shipped.mixtureLayers == [1, 3])
+    }
+
     @Test("no experts is a dense model, and an override can make one")
     func dense() throws {
         let yaml = Fixture.good.replacing("  feed_forward_width: 128\n", with: "")
