@@ -5,7 +5,7 @@ not run again, so the command may be ended and given again, on this machine or a
 
 Usage:
     python3 Benchmarks/quality.py rows
-    python3 Benchmarks/quality.py run --device cuda --data linux8k --minutes 9 --at-once 3 --work runs/quality
+    python3 Benchmarks/quality.py run --device cuda --data linux8k --minutes 9 --at-once 2 --work runs/quality
     python3 Benchmarks/quality.py run --scale cpu --rows dense,residual --seeds 1,2
     python3 Benchmarks/quality.py run --scale smoke --results /tmp/smoke.json
     python3 Benchmarks/quality.py numbers --device cuda --data linux8k

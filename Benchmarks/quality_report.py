@@ -20,7 +20,7 @@ Small models that differ in one thing, trained on real text, and what the papers
 [Benchmarks/quality.py](../quality.py), which trains what is missing from [quality.json](quality.json) and writes this page:
 
 ```
-python3 Benchmarks/quality.py run --device cuda --data linux8k --at-once 3
+python3 Benchmarks/quality.py run --device cuda --data linux8k --at-once 2
 python3 Benchmarks/quality.py run --scale cpu
 python3 Benchmarks/quality.py report
 ```
